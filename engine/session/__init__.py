@@ -1,0 +1,1 @@
+"""Rewritten graph -> arrays: onnxruntime, or the reference evaluator where exactness matters more than time."""

@@ -1,0 +1,75 @@
+"""Source model -> canonical graph: the form that every rule may rely on.
+
+Nodes stand in topological order at one opset (18 unless the model needs a newer one), attributes carry
+their defaults, functions are inlined, constants are initializers, paddings are numbers, Dropout and
+Identity are gone, and every value has the best type and shape that could be inferred. The model's
+inputs, outputs and values keep their names; its outputs keep their values.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxplain.engine.errors import ModelFileError, OnnxplainError
+from onnxplain.engine.graph.model import MAX_IR, SourceModel
+from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
+from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
+from onnxplain.engine.graph.passes.remove_dropout import RemoveDropoutPass
+from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
+
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its passes log shapes that it cannot infer
+
+
+def _passes() -> list[ir.passes.PassBase]:
+    return [
+        common.TopologicalSortPass(),
+        common.RemoveInitializersFromInputsPass(),
+        common.InlinePass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
+        UpgradeOpsetPass(),
+        common.AddDefaultAttributesPass(),
+        RemoveDropoutPass(),
+        common.IdentityEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
+        FoldConstantsPass(),
+        ExplicitPadsPass(),
+        common.RemoveUnusedNodesPass(),
+        common.NameFixPass(),
+    ]
+
+
+def canonicalise(source: SourceModel) -> ir.Model:
+    """A canonical copy of the model; the source stays as it is.
+
+    Raises:
+        ModelFileError: The graph is malformed.
+        UnsupportedNodeError: A node can never be served (Dropout or BatchNormalization in training mode).
+    """
+    model = source.to_ir()
+    for one in _passes():
+        try:
+            one(model)
+        except OnnxplainError:
+            raise
+        except Exception as e:  # onnx_ir wraps what a pass raises; ours come back unwrapped
+            cause = e.__cause__
+            if isinstance(cause, OnnxplainError):
+                raise cause from None
+            raise ModelFileError(
+                f"{source.name}: the graph cannot be brought into canonical form "
+                f"({type(one).__name__}: {cause or e}); check it with onnx.checker"
+            ) from e
+    model.ir_version = ir_version_for(model.graph.opset_imports)
+    return model
+
+
+def ir_version_for(opsets: dict[str, int]) -> int:
+    """The oldest IR version that can carry these opsets: what the most runtimes load."""
+    imports = [onnx.helper.make_opsetid(d, v) for d, v in opsets.items() if d in ("", "ai.onnx", "ai.onnx.ml")]
+    return min(max(8, onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)), MAX_IR)

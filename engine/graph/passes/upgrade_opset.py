@@ -1,0 +1,282 @@
+"""Brings every node to the working opset: 18 where all nodes fit there, else the model's own.
+
+One opset is one form of every operator, so rules handle one form. Older nodes are rewritten here:
+
+1. Attributes that became inputs: ``axes`` of Squeeze, Unsqueeze (13) and of the reductions (ReduceSum 13,
+   others 18), ``split`` of Split (13), ``min``/``max`` of Clip (11), ``pads``/``value`` of Pad (11),
+   ``starts``/``ends``/``axes`` of Slice (10), ``k`` of TopK (10).
+2. Softmax, LogSoftmax and Hardmax below 13 flatten to two axes first.
+3. Upsample, and Resize below 11 -> Resize with the coordinates that those had.
+4. BatchNormalization below 14: the training form (more than one output) is refused.
+5. Scatter -> ScatterElements; RoiAlign below 16 keeps its old coordinates; Split without sizes gets ``num_outputs``.
+
+Newer nodes whose operator did not change its meaning since 18 are stamped 18, because that is where
+every execution provider has its kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxplain.engine.errors import UnsupportedNodeError
+from onnxplain.engine.graph.builder import Builder, schema_of
+from onnxplain.engine.graph.names import describe, label
+from onnxplain.engine.graph.shapes import rank
+
+WORKING_OPSET = 18
+
+Upgrade = Callable[[ir.Node, int, Builder], None]
+_UPGRADES: dict[str, tuple[int, Upgrade]] = {}
+
+
+def _upgrade(below: int, *op_types: str) -> Callable[[Upgrade], Upgrade]:
+    def register(function: Upgrade) -> Upgrade:
+        for op_type in op_types:
+            _UPGRADES[op_type] = (below, function)
+        return function
+
+    return register
+
+
+class UpgradeOpsetPass(ir.passes.InPlacePass):
+    """See the module's text."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        graph = model.graph
+        version = graph.opset_imports.get("", WORKING_OPSET)
+        nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+        if version == WORKING_OPSET:
+            return ir.passes.PassResult(model, modified=False)
+        if version < WORKING_OPSET:
+            self._set(graph, nodes, WORKING_OPSET)
+            for node in nodes:
+                entry = _UPGRADES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+                if entry is not None and version < entry[0] and node.graph is not None:
+                    entry[1](node, version, Builder(_root(node), before=node))
+        elif all(_fits(node) for node in nodes):
+            for node in nodes:
+                _drop_newer_defaults(node)
+            self._set(graph, nodes, WORKING_OPSET)
+        else:
+            return ir.passes.PassResult(model, modified=False)
+        return ir.passes.PassResult(model, modified=True)
+
+    @staticmethod
+    def _set(graph: ir.Graph, nodes: list[ir.Node], version: int) -> None:
+        graph.opset_imports[""] = version
+        graph.opset_imports.pop("ai.onnx", None)
+        for inner in (graph, *graph.subgraphs()):
+            inner.opset_imports[""] = version
+        for node in nodes:
+            if node.domain in ("", "ai.onnx"):
+                node.version = None
+
+
+def _root(node: ir.Node) -> ir.Graph:
+    graph = node.graph
+    if not isinstance(graph, ir.Graph):
+        raise UnsupportedNodeError(label(node), describe(node), "it lies in a function that was not inlined")
+    return graph
+
+
+# ----- newer than 18 --------------------------------------------------------------------------------
+
+#: Operators whose meaning depends on the version above 18, and when the old meaning holds.
+_CHANGED: dict[str, Callable[[ir.Node], bool]] = {
+    "AveragePool": lambda n: not _attribute(n, "ceil_mode", 0),
+    "MaxPool": lambda n: not _attribute(n, "ceil_mode", 0),
+    "LpPool": lambda n: not _attribute(n, "ceil_mode", 0),
+    "GroupNormalization": lambda n: False,
+    "GridSample": lambda n: False,
+    "DFT": lambda n: False,
+    "Pad": lambda n: _attribute(n, "mode", "constant") != "wrap",
+    "Resize": lambda n: _attribute(n, "coordinate_transformation_mode", "half_pixel") != "half_pixel_symmetric",
+}
+
+
+def _attribute(node: ir.Node, name: str, default: Any) -> Any:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.value
+
+
+def _fits(node: ir.Node) -> bool:
+    """Whether a node above opset 18 means the same at 18."""
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    try:
+        schema = schema_of(node.op_type, WORKING_OPSET)
+    except ValueError:
+        return False
+    if not _CHANGED.get(node.op_type, lambda n: True)(node):
+        return False
+    if len(node.inputs) > schema.max_input or not schema.min_output <= len(node.outputs) <= schema.max_output:
+        return False
+    for name, attribute in node.attributes.items():
+        if name not in schema.attributes and attribute.value not in (0, "", None, 1 if name == "saturate" else 0, (1, 1)):
+            return False
+    return _types_fit(node, schema)
+
+
+def _types_fit(node: ir.Node, schema: Any) -> bool:
+    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    pairs = [(x, schema.inputs[min(i, len(schema.inputs) - 1)]) for i, x in enumerate(node.inputs)]
+    pairs += [(y, schema.outputs[min(i, len(schema.outputs) - 1)]) for i, y in enumerate(node.outputs)]
+    for value, formal in pairs:
+        if value is None or not isinstance(value.type, ir.TensorType):
+            continue
+        name = f"tensor({value.type.dtype.name.lower()})"
+        name = {"tensor(float32)": "tensor(float)", "tensor(float64)": "tensor(double)"}.get(name, name)
+        if formal.type_str in allowed and name not in allowed[formal.type_str]:
+            return False
+    return True
+
+
+def _drop_newer_defaults(node: ir.Node) -> None:
+    if node.domain in ("", "ai.onnx"):
+        known = schema_of(node.op_type, WORKING_OPSET).attributes
+        for name in [n for n in node.attributes if n not in known]:
+            del node.attributes[name]
+
+
+# ----- older than 18 --------------------------------------------------------------------------------
+
+
+def _take(node: ir.Node, name: str, default: Any = None) -> Any:
+    attribute = node.attributes.pop(name, None)
+    return default if attribute is None else attribute.value
+
+
+def _set_inputs(node: ir.Node, values: list[ir.Value | None]) -> None:
+    while values and values[-1] is None:
+        values.pop()
+    node.resize_inputs(len(values))
+    for i, value in enumerate(values):
+        node.replace_input_with(i, value)
+
+
+def _axes_to_input(node: ir.Node, version: int, op: Builder) -> None:
+    axes = _take(node, "axes")
+    if axes is not None:
+        _set_inputs(node, [node.inputs[0], op.constant(list(axes), ir.DataType.INT64)])
+
+
+_upgrade(13, "Squeeze", "Unsqueeze", "ReduceSum")(_axes_to_input)
+_upgrade(
+    18,
+    *("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"),
+    *("ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"),
+)(_axes_to_input)
+
+
+@_upgrade(18, "Split")
+def _split(node: ir.Node, version: int, op: Builder) -> None:
+    sizes = _take(node, "split")
+    if sizes is not None:
+        _set_inputs(node, [node.inputs[0], op.constant(list(sizes), ir.DataType.INT64)])
+    elif len(node.inputs) < 2 or node.inputs[1] is None:
+        node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
+
+
+@_upgrade(11, "Clip")
+def _clip(node: ir.Node, version: int, op: Builder) -> None:
+    x = node.inputs[0]
+    dtype = x.dtype if x is not None and x.dtype is not None else ir.DataType.FLOAT
+    low, high = _take(node, "min"), _take(node, "max")
+    _set_inputs(
+        node, [x, None if low is None else op.constant(low, dtype), None if high is None else op.constant(high, dtype)]
+    )
+
+
+@_upgrade(11, "Pad")
+def _pad(node: ir.Node, version: int, op: Builder) -> None:
+    x = node.inputs[0]
+    dtype = x.dtype if x is not None and x.dtype is not None else ir.DataType.FLOAT
+    pads, value = _take(node, "pads", ()), _take(node, "value", 0.0)
+    _set_inputs(node, [x, op.constant(list(pads), ir.DataType.INT64), op.constant(value, dtype)])
+
+
+@_upgrade(10, "Slice")
+def _slice(node: ir.Node, version: int, op: Builder) -> None:
+    parts = [_take(node, name) for name in ("starts", "ends", "axes")]
+    _set_inputs(
+        node, [node.inputs[0], *(None if p is None else op.constant(list(p), ir.DataType.INT64) for p in parts)]
+    )
+
+
+@_upgrade(10, "TopK")
+def _topk(node: ir.Node, version: int, op: Builder) -> None:
+    _set_inputs(node, [node.inputs[0], op.constant([_take(node, "k")], ir.DataType.INT64)])
+
+
+@_upgrade(13, "Softmax", "LogSoftmax", "Hardmax")
+def _flattening_softmax(node: ir.Node, version: int, op: Builder) -> None:
+    axis = _take(node, "axis", 1)
+    x, known = node.inputs[0], rank(node.inputs[0]) if node.inputs[0] is not None else None
+    if known is not None and axis % known == known - 1:
+        node.attributes["axis"] = ir.AttrInt64("axis", -1)
+        return
+    flat = op.emit(node.op_type, [op.Flatten(x, axis=axis)], axis=-1)[0]
+    _replace(node, op.Reshape(flat, op.Shape(x)))
+
+
+@_upgrade(11, "Resize")
+def _resize(node: ir.Node, version: int, op: Builder) -> None:
+    _set_inputs(node, [node.inputs[0], None, node.inputs[1]])
+    node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "asymmetric")
+    node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+
+
+@_upgrade(10, "Upsample")
+def _upsample(node: ir.Node, version: int, op: Builder) -> None:
+    scales = _take(node, "scales")
+    factor = op.constant(list(scales), ir.DataType.FLOAT) if scales is not None else node.inputs[1]
+    mode = _take(node, "mode", "nearest")
+    resized = op.Resize(
+        node.inputs[0],
+        None,
+        factor,
+        mode=mode if isinstance(mode, str) else mode.decode(),
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    _replace(node, resized)
+
+
+@_upgrade(14, "BatchNormalization")
+def _batch_normalization(node: ir.Node, version: int, op: Builder) -> None:
+    if not _take(node, "spatial", 1):
+        raise UnsupportedNodeError(
+            label(node), describe(node), "spatial=0 keeps statistics per position", "export the model again at opset 9 or newer"
+        )
+    if any(len(y.uses()) or y.is_graph_output() for y in node.outputs[1:]):
+        raise UnsupportedNodeError(
+            label(node), describe(node), "it runs in training mode, which mixes the samples of a batch",
+            "export the model in inference (eval) mode",
+        )
+    node.resize_outputs(1)
+
+
+@_upgrade(11, "Scatter")
+def _scatter(node: ir.Node, version: int, op: Builder) -> None:
+    axis = _take(node, "axis", 0)
+    _replace(node, op.ScatterElements(*node.inputs, axis=axis))
+
+
+@_upgrade(16, "RoiAlign")
+def _roi_align(node: ir.Node, version: int, op: Builder) -> None:
+    node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "output_half_pixel")
+
+
+def _replace(node: ir.Node, value: ir.Value) -> None:
+    """Put ``value`` in the place of the node's only output, which keeps its name."""
+    old = node.outputs[0]
+    name = old.name
+    value.type, value.shape = old.type, old.shape
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    graph = node.graph
+    if graph is not None:
+        graph.remove(node, safe=True)
+    value.name = name

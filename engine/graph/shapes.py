@@ -1,0 +1,61 @@
+"""What is known of a value's type and shape: static sizes, symbols, or nothing.
+
+A size is an ``int``, a ``str`` (a symbol: equal symbols are equal sizes) or ``None`` (unknown).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+Dim = int | str | None
+Dims = tuple[Dim, ...]
+
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+
+def is_float(value: ir.Value) -> bool:
+    """Whether the value is a float tensor, the only kind that has a gradient."""
+    return isinstance(value.type, ir.TensorType) and value.type.dtype in FLOATS
+
+
+def dims(value: ir.Value) -> Dims | None:
+    """Sizes of the value, or None where not even the rank is known."""
+    if value.const_value is not None:
+        return tuple(int(d) for d in value.const_value.shape.numpy())
+    if value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
+
+
+def rank(value: ir.Value) -> int | None:
+    """Number of axes, or None."""
+    known = dims(value)
+    return None if known is None else len(known)
+
+
+def static_dims(value: ir.Value) -> tuple[int, ...] | None:
+    """Sizes when all of them are known numbers, else None."""
+    known = dims(value)
+    if known is None or not all(isinstance(d, int) for d in known):
+        return None
+    return tuple(int(d) for d in known if isinstance(d, int))
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """Content of an initializer, or None for anything computed or fed."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return np.asarray(value.const_value.numpy())
+
+
+def set_dims(value: ir.Value, sizes: Sequence[Dim]) -> None:
+    """Record the sizes of a value."""
+    value.shape = ir.Shape(list(sizes))
+
+
+def same(a: Dim, b: Dim) -> bool:
+    """Whether two sizes are known to be equal."""
+    return a is not None and a == b

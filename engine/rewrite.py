@@ -1,0 +1,180 @@
+"""Canonical graph -> rewritten graph: the model's own outputs, and beside them what a method asks for.
+
+The rewritten graph takes the model's inputs and either ``target`` (int64 ``[N]``: one flat index per
+sample, -1 for the largest element) or ``cotangent`` (float, in the shape of the explained output), so
+that one session serves every class. It returns the model's outputs unchanged and any named values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxplain.engine.backward import Adjoints, Lookup, backward, gradients
+from onnxplain.engine.errors import InputError, TargetError
+from onnxplain.engine.graph.builder import PREFIX, Builder
+from onnxplain.engine.graph.canonical import ir_version_for
+from onnxplain.engine.graph.shapes import dims, is_float
+from onnxplain.engine.heads import Head, explained_value
+
+TargetKind = Literal["index", "weights"]
+
+#: Names of what the rewritten graph takes and returns beside the model's own inputs and outputs.
+TARGET, COTANGENT, SCORE = "target", "cotangent", "score"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The scalar that is explained.
+
+    Attributes:
+        explained: The tensor that it is taken from.
+        cotangent: Its derivative with respect to ``explained``, in that shape.
+        score: The scalar per sample, ``[N]``.
+        index: The flat index that was explained per sample, ``[N]``; None for weights.
+    """
+
+    explained: ir.Value
+    cotangent: ir.Value
+    score: ir.Value
+    index: ir.Value | None
+
+
+class Rewriter:
+    """Builds one rewritten graph.
+
+    Args:
+        canonical: The canonical model; it is copied, weights are shared.
+    """
+
+    def __init__(self, canonical: ir.Model) -> None:
+        self.model = canonical.clone()
+        self.graph = self.model.graph
+        self.forward_nodes: list[ir.Node] = list(self.graph)
+        self.op = Builder(self.graph)
+        self._values = {v.name: v for v in (*self.graph.inputs, *self.graph.initializers.values()) if v.name}
+        for node in self.forward_nodes:
+            self._values.update({v.name: v for v in node.outputs if v.name})
+        self.added_inputs: list[str] = []
+        self.added_outputs: list[str] = []
+
+    # ----- finding values -------------------------------------------------------------------------
+
+    def value(self, name: str) -> ir.Value:
+        """Input, initializer or inner tensor by name.
+
+        Raises:
+            InputError: There is none of that name.
+        """
+        try:
+            return self._values[name]
+        except KeyError:
+            raise InputError(
+                f"the model has no tensor named '{name}'; its inputs are {', '.join(repr(v.name) for v in self.graph.inputs)}"
+            ) from None
+
+    def output_value(self, name: str | None = None) -> ir.Value:
+        """A graph output by name; the first float one by default.
+
+        Raises:
+            TargetError: There is none of that name, or none of floats.
+        """
+        outputs = list(self.graph.outputs)[: len(self.graph.outputs) - len(self.added_outputs)]
+        names = ", ".join(f"'{v.name}'" for v in outputs)
+        if name is None:
+            found = next((v for v in outputs if is_float(v)), None)
+            if found is None:
+                raise TargetError(f"no output of the model is a float tensor ({names}); nothing can be differentiated")
+            return found
+        found = next((v for v in outputs if v.name == name), None)
+        if found is None:
+            raise TargetError(f"the model has no output '{name}'; it has {names}")
+        if not is_float(found):
+            raise TargetError(f"output '{name}' is no float tensor and has no gradient; choose one of {names}")
+        return found
+
+    # ----- what is explained ----------------------------------------------------------------------
+
+    def seed(self, output: str | None = None, head: Head = "logit", kind: TargetKind = "index") -> Seed:
+        """Append what selects the explained scalar.
+
+        Args:
+            output: Name of the output; the first float one by default.
+            head: See :mod:`onnxplain.engine.heads`.
+            kind: ``index`` adds the input ``target``, ``weights`` the input ``cotangent``.
+        """
+        op = self.op
+        explained = explained_value(op, self.output_value(output), head)
+        if kind == "weights":
+            cotangent = self.add_input(COTANGENT, explained.dtype or ir.DataType.FLOAT, dims(explained))
+            score = op.ReduceSum(op.Flatten(op.Mul(explained, cotangent), axis=1), [1], keepdims=0)
+            return Seed(explained, cotangent, score, None)
+        target = self.add_input(TARGET, ir.DataType.INT64, ("N",))
+        flat = explained if len(dims(explained) or ()) == 2 else op.Flatten(explained, axis=1)
+        index = op.Where(op.Less(target, 0), op.ArgMax(flat, axis=1, keepdims=0), target)
+        cotangent = self._one_hot(index, flat)
+        if head == "margin":
+            lowest = op.constant(np.finfo((explained.dtype or ir.DataType.FLOAT).numpy()).min, explained.dtype)
+            others = op.Where(op.Greater(cotangent, 0.0), lowest, flat)
+            cotangent = op.Sub(cotangent, self._one_hot(op.ArgMax(others, axis=1, keepdims=0), flat))
+        score = op.ReduceSum(op.Mul(flat, cotangent), [1], keepdims=0)
+        if flat is not explained:
+            cotangent = op.Reshape(cotangent, op.Shape(explained))
+        cotangent.shape = explained.shape
+        return Seed(explained, cotangent, score, index)
+
+    def _one_hot(self, index: ir.Value, flat: ir.Value) -> ir.Value:
+        op = self.op
+        known = dims(flat)
+        width = known[1] if known is not None and len(known) == 2 else None
+        depth = op.constant(width, ir.DataType.INT64) if isinstance(width, int) else op.Gather(op.Shape(flat), 1)
+        return op.OneHot(index, depth, op.constant([0.0, 1.0], flat.dtype), axis=-1)
+
+    def backward(self, seed: Seed, wanted: Sequence[ir.Value], lookup: Lookup = gradients) -> Adjoints:
+        """Append the reverse sweep from ``seed`` to the wanted values."""
+        return self.backward_from({seed.explained: seed.cotangent}, wanted, lookup)
+
+    def backward_from(
+        self,
+        seeds: dict[ir.Value, ir.Value],
+        wanted: Sequence[ir.Value],
+        lookup: Lookup = gradients,
+        *,
+        collect: bool = False,
+    ) -> Adjoints:
+        """Append the reverse sweep from any seeds (cotangents by value)."""
+        return backward(self.op, list(self.graph), seeds, wanted, lookup, collect=collect)
+
+    # ----- interface ------------------------------------------------------------------------------
+
+    def add_input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str | None] | None) -> ir.Value:
+        """Append a graph input; a name that the model uses already gets the project's prefix."""
+        value = ir.Value(
+            name=self.op.unique_name(name),
+            type=ir.TensorType(dtype),
+            shape=None if shape is None else ir.Shape(list(shape)),
+        )
+        self.graph.inputs.append(value)
+        self.added_inputs.append(value.name or name)
+        return value
+
+    def add_output(self, name: str, value: ir.Value, shape: Sequence[int | str | None] | None = None) -> str:
+        """Return ``value`` under a name of its own; the name that it really got is the result."""
+        result = self.op.Identity(value, name=name)
+        result.shape = ir.Shape(list(shape)) if shape is not None else value.shape
+        self.graph.outputs.append(result)
+        self.added_outputs.append(result.name or name)
+        return result.name or name
+
+    def finish(self, metadata: dict[str, str] | None = None) -> ir.Model:
+        """Drop what no output needs, stamp versions, and give the model back."""
+        common.RemoveUnusedNodesPass()(self.model)
+        self.model.ir_version = ir_version_for(self.graph.opset_imports)
+        self.model.producer_name = PREFIX
+        self.model.metadata_props.update(metadata or {})
+        return self.model

@@ -1,0 +1,125 @@
+"""Batches of any size, in chunks that fit a memory budget; samples never mix.
+
+The size of a chunk comes from the graph's own shapes, so it is the same on every machine; when the
+runtime still runs out of memory the chunk is halved and tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.engine.errors import InputError, SessionError
+from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.session.session import Arrays, Session
+
+#: Default memory budget for intermediate results.
+DEFAULT_BUDGET_MIB = 1024
+
+
+def sample_bytes(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]]) -> int:
+    """Bytes of all intermediate tensors for one sample: what a reverse sweep may keep at the same time.
+
+    Args:
+        model: The rewritten graph.
+        feeds: The inputs, batch first, that bind its symbolic sizes.
+    """
+    symbols: dict[str, int] = {}
+    for value in model.graph.inputs:
+        array = feeds.get(value.name or "")
+        for i, d in enumerate(dims(value) or ()):
+            if isinstance(d, str) and array is not None and i < array.ndim:
+                symbols.setdefault(d, 1 if i == 0 else array.shape[i])
+    total, last = 0, 0
+    for node in model.graph:
+        for value in node.outputs:
+            known = dims(value)
+            if known is not None:
+                size = 1
+                for d in known:
+                    size *= d if isinstance(d, int) else symbols.get(d, 1) if d is not None else 1
+                last = size * (value.dtype.itemsize if value.dtype is not None else 4)
+            # A size that is not known is taken to be that of the node before it.
+            total += int(last)
+    return max(total, 1)
+
+
+def chunk_size(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]], budget_mib: float) -> int:
+    """How many samples go through at a time under the budget; at least one."""
+    fixed = fixed_batch(model)
+    if fixed is not None:
+        return fixed
+    return max(1, int(budget_mib * 2**20 // sample_bytes(model, feeds)))
+
+
+def fixed_batch(model: ir.Model) -> int | None:
+    """The batch size that the model was exported with, or None where it is free."""
+    known = dims(model.graph.inputs[0]) if model.graph.inputs else None
+    return known[0] if known and isinstance(known[0], int) else None
+
+
+class BatchRunner:
+    """Runs a session over batches of any size.
+
+    Args:
+        session: What runs.
+        model: The graph of the session, for sizes.
+        batched: Names of the inputs whose first axis is the batch; others are passed whole.
+        budget_mib: Memory for intermediate results, in MiB.
+    """
+
+    def __init__(
+        self, session: Session, model: ir.Model, batched: Sequence[str], budget_mib: float = DEFAULT_BUDGET_MIB
+    ) -> None:
+        self.session = session
+        self.model = model
+        self.batched = frozenset(batched)
+        self.budget_mib = budget_mib
+        self._limit: int | None = None
+
+    def run(self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None) -> Arrays:
+        """All samples, chunk by chunk; results are joined along the batch.
+
+        Raises:
+            InputError: Batched inputs of different lengths, or a batch that a fixed-batch model cannot take.
+            SessionError: The runtime failed, or one sample alone does not fit into memory.
+        """
+        parts = [part for _, part in self.chunks(feeds, outputs)]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def chunks(
+        self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None
+    ) -> Iterator[tuple[slice, Arrays]]:
+        """Each chunk's place in the batch and its results, for callers that accumulate."""
+        count = self._count(feeds)
+        limit = self._limit or chunk_size(self.model, feeds, self.budget_mib)
+        fixed = fixed_batch(self.model)
+        if fixed is not None and count % fixed:
+            raise InputError(
+                f"the model takes batches of exactly {fixed}, and {count} samples do not divide into those; "
+                "give a multiple of it, or export the model with a dynamic batch"
+            )
+        start = 0
+        while start < count:
+            place = slice(start, min(start + limit, count))
+            part = {k: v[place] if k in self.batched else v for k, v in feeds.items()}
+            try:
+                result = self.session.run(part, outputs)
+            except MemoryError as e:
+                if limit == 1 or fixed is not None:
+                    raise SessionError(f"one sample alone does not fit into memory ({e}); free memory or use another device") from e
+                self._limit = limit = max(1, limit // 2)
+                continue
+            yield place, result
+            start = place.stop
+
+    def _count(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> int:
+        lengths = {k: len(v) for k, v in feeds.items() if k in self.batched}
+        if len(set(lengths.values())) != 1:
+            raise InputError(f"the inputs have different numbers of samples ({lengths}); give all of them the same")
+        return next(iter(lengths.values()))

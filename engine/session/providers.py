@@ -1,0 +1,71 @@
+"""Which execution providers are asked for, and what a session really got."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from onnxplain.engine.errors import OptionError
+
+#: Short names for the command line; full names are accepted as well.
+SHORT = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+#: Runs the same graph on ``onnx.reference``: slow, exact, and in float64 for every operator.
+REFERENCE = "reference"
+
+#: What ``providers=`` accepts: names, or (name, options) pairs.
+ProviderSpec = str | tuple[str, dict[str, Any]]
+
+
+def resolve(providers: str | Sequence[ProviderSpec] | None) -> list[ProviderSpec]:
+    """Full provider names, in order of preference; the CPU by default.
+
+    Args:
+        providers: ``"cuda"``, ``"cuda,cpu"``, ``["CUDAExecutionProvider"]``, ``[("cuda", {"device_id": 1})]``.
+
+    Raises:
+        OptionError: ``reference`` mixed with others, or an empty list.
+    """
+    if providers is None:
+        return [SHORT["cpu"]]
+    given = [p.strip() for p in providers.split(",")] if isinstance(providers, str) else list(providers)
+    full: list[ProviderSpec] = []
+    for spec in given:
+        if isinstance(spec, str):
+            full.append(SHORT.get(spec.lower(), spec))
+        else:
+            full.append((SHORT.get(spec[0].lower(), spec[0]), spec[1]))
+    if not full:
+        raise OptionError("the list of providers is empty; name one, for example 'cpu'")
+    if REFERENCE in full and len(full) > 1:
+        raise OptionError("'reference' is no onnxruntime provider and cannot be mixed with others; give it alone")
+    return full
+
+
+def check_available(providers: Sequence[ProviderSpec], available: Sequence[str]) -> None:
+    """Refuse names that the installed runtime was not built with.
+
+    Raises:
+        OptionError: Unknown provider.
+    """
+    for spec in providers:
+        name = spec if isinstance(spec, str) else spec[0]
+        if name not in available:
+            short = {full: s for s, full in SHORT.items()}
+            offered = ", ".join(short.get(a, a) for a in available)
+            raise OptionError(
+                f"provider '{short.get(name, name)}' is not part of the installed onnxruntime, which has: {offered}; "
+                "install the runtime package that brings it"
+            )
