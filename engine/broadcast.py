@@ -15,7 +15,11 @@ def unbroadcast(op: Builder, gradient: ir.Value, like: ir.Value, full: ir.Value)
     """Sum ``gradient``, which has the shape of ``full``, down to the shape of ``like``."""
     if like is full:
         return gradient
-    small, large = dims(like), dims(full)
+    return reduce_to(op, gradient, like, dims(like), dims(full))
+
+
+def reduce_to(op: Builder, gradient: ir.Value, like: ir.Value, small: Dims | None, large: Dims | None) -> ir.Value:
+    """The same with the sizes given: ``small`` those of ``like``, ``large`` those of ``gradient``."""
     axes = repeated_axes(small, large)
     if axes is None or small is None or large is None:
         return _at_run_time(op, gradient, like)
