@@ -102,6 +102,13 @@ class Table(Generic[R]):
         return sorted(self._entries)
 
 
+def only(node: Primal, part: Contribution, index: int = 0) -> list[Contribution]:
+    """The contributions of a node whose operand at ``index`` alone has a gradient."""
+    parts: list[Contribution] = [None] * len(node.inputs)
+    parts[index] = part
+    return parts
+
+
 GRADIENT: Table[GradientRule] = Table("gradient")
 BIAS: Table[BiasRule] = Table("bias")
 gradient = GRADIENT.register

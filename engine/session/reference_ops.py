@@ -17,7 +17,7 @@ CORRECTED: list[type[OpRun]] = [*WINDOWED]
 
 
 class Pad(OpRun):
-    """The evaluator refuses negative amounts, which cut; and `wrap` as numpy does it from opset 19."""
+    """The evaluator refuses negative amounts, which cut."""
 
     op_domain = ""
 

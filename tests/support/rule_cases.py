@@ -32,6 +32,7 @@ from onnxplain.engine.graph.model import read_model
 from onnxplain.engine.graph.shapes import is_float
 from onnxplain.engine.rewrite import Rewriter
 from onnxplain.engine.rules.table import BIAS
+from onnxplain.engine.session.reference_ops import CORRECTED
 from onnxplain.engine.session.session import Session
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray[Any, Any]]
@@ -163,7 +164,7 @@ def _as32(arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, 
 
 def _plain(proto: onnx.ModelProto, feeds: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
     with np.errstate(all="ignore"):
-        return [np.asarray(y) for y in ReferenceEvaluator(proto).run(None, feeds)]
+        return [np.asarray(y) for y in ReferenceEvaluator(proto, new_ops=CORRECTED).run(None, feeds)]
 
 
 def _rewritten(proto: onnx.ModelProto, wrt: Sequence[str], float_outputs: Sequence[str]) -> tuple[Any, dict[str, str], dict[str, str], list[tuple[str, str]]]:
@@ -278,7 +279,7 @@ def _check_runtime(
     proto = _model(case, arrays32, wrt, sizes)
     feeds = {n: arrays32[n] for n in wrt}
     plain = _runtime(proto, feeds)
-    seeds = {n: s.astype(np.float32) for n, s in _seeds(plain).items()}
+    seeds = {n: s.astype(plain[int(n[1:])].dtype) for n, s in _seeds(plain).items()}
     model, seed_names, gradients, _ = _rewritten(proto, wrt, list(seeds))
     run = Session(model, threads=1).run({**feeds, **{seed_names[n]: s for n, s in seeds.items()}})
     for i, y in enumerate(plain):
