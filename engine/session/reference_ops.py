@@ -27,7 +27,7 @@ class Pad(OpRun):
         pads: np.ndarray[Any, Any],
         constant_value: Any = None,
         axes: Any = None,
-        mode: str = "constant",
+        mode: Any = "constant",
     ) -> tuple[np.ndarray[Any, Any]]:
         listed = range(data.ndim) if axes is None else np.asarray(axes).reshape(-1).tolist()
         begin, end = np.asarray(pads).reshape(2, -1).tolist()

@@ -296,7 +296,8 @@ def _check_samples(case: Case, arrays: dict[str, np.ndarray[Any, Any]], name: st
     arrays32 = _as32(arrays)
     x = arrays32[name]
     proto = _model(case, arrays32, [name], "batch")
-    seeds = {n: s.astype(np.float32) for n, s in _seeds(_runtime(proto, {name: x})).items()}
+    plain = _runtime(proto, {name: x})
+    seeds = {n: s.astype(plain[int(n[1:])].dtype) for n, s in _seeds(plain).items()}
     model, seed_names, gradients, _ = _rewritten(proto, [name], list(seeds))
     session = Session(model, threads=1)
     whole = session.run({name: x, **{seed_names[n]: s for n, s in seeds.items()}}, [gradients[name]])[gradients[name]]
