@@ -194,7 +194,9 @@ def read_card(path: Path) -> Card:
         if not isinstance(value, str):
             raise OptionError(f"{where}: '{key}' is {value!r}; give text")
     if not isinstance(content.get("preprocess"), dict):
-        raise OptionError(f"{where}: the table [preprocess] is missing; add it with size, scale, mean, std, layout, ...")
+        raise OptionError(
+            f"{where}: the table [preprocess] is missing; add it with size, scale, mean, std, layout, ..."
+        )
     return Card(
         name=path.stem,
         description=texts["description"],
@@ -216,7 +218,9 @@ def load_card(preset: str | Path) -> Card:
     path = Path(preset)
     if path.suffix.lower() == ".toml" or len(path.parts) > 1:
         return read_card(path)
-    raise OptionError(f"unknown preset '{preset}'; did you mean {_near(str(preset), known)}? A card of your own ends in .toml")
+    raise OptionError(
+        f"unknown preset '{preset}'; did you mean {_near(str(preset), known)}? A card of your own ends in .toml"
+    )
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Preprocessing | None:
@@ -264,4 +268,3 @@ def resolve(
             "add scale=1/255 (pixels in 0..1) or scale=1 (0..255), or name a preset"
         )
     return from_mapping(given, "preprocessing options", base)
-

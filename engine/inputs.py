@@ -63,20 +63,26 @@ def read_array(path: str | Path) -> Array | dict[str, Array]:
     path = Path(path)
     if path.suffix.lower() not in ARRAY_SUFFIXES:
         raise InputError(f"array file '{path}' is neither .npy nor .npz; save it with numpy.save or numpy.savez")
-    read_bytes(path, "array file")  # a plain message for the plain reasons
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return _plain(loaded, path)
-        with loaded:
+        # opened here and not by numpy.load, which leaves a damaged .npz open
+        with path.open("rb") as stream:
+            if not stream.read(6).startswith((b"\x93NUMPY", b"PK")):
+                raise ValueError("it is no NumPy file")
+            stream.seek(0)
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return _plain(loaded, path)
             return {name: _plain(loaded[name], path) for name in loaded.files}
     except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["damaged"])[0]
+        if "allow_pickle" in reason or "Object arrays" in reason:
             why = "it holds Python objects, which are never loaded; save plain numbers"
+        elif isinstance(error, OSError) and error.errno is not None:
+            why = f"{reason}; check the path"
         else:
-            why = f"{str(error).splitlines()[0] if str(error) else 'damaged'}; save it again with numpy.save or numpy.savez"
+            why = f"{reason}; save it again with numpy.save or numpy.savez"
         raise InputError(f"array file '{path}' cannot be read: {why}") from None
 
 
@@ -105,7 +111,9 @@ def _folder_items(folder: Path, recursive: bool) -> list[Item]:
         if kind and not any(part.startswith(".") for part in path.parts) and (folder / path).is_file():
             items.append(Item(path.as_posix(), kind, folder / path))
     if not items:
-        raise InputError(f"folder '{folder}' has no pictures and no arrays in it; name a folder or files that have some")
+        raise InputError(
+            f"folder '{folder}' has no pictures and no arrays in it; name a folder or files that have some"
+        )
     return items
 
 
@@ -113,8 +121,8 @@ def gather_inputs(paths: str | Path | Iterable[str | Path], *, recursive: bool =
     """List what files and folders hold, in the order given; a folder's files come in natural order.
 
     Args:
-        paths: Pictures, ``.npy`` and ``.npz`` files, and folders of them. Other files in a folder are passed over, hidden
-            ones too; another file named directly is refused.
+        paths: Pictures, ``.npy`` and ``.npz`` files, and folders of them. Other files in a folder are passed over,
+            hidden ones too; another file named directly is refused.
         recursive: Look into subfolders.
 
     Returns:
@@ -194,11 +202,15 @@ def _labels_from_json(text: str, where: str) -> list[str]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{where} is not valid JSON ({error}); correct it, or use a text file with one name a line") from None
+        raise InputError(
+            f"{where} is not valid JSON ({error}); correct it, or use a text file with one name a line"
+        ) from None
     if isinstance(content, dict):
         missing = next((index for index in range(len(content)) if str(index) not in content), None)
         if missing is not None:
-            raise InputError(f"{where} has {len(content)} entries but none for index {missing}; number them from 0 without gaps")
+            raise InputError(
+                f"{where} has {len(content)} entries but none for index {missing}; number them from 0 without gaps"
+            )
         content = [content[str(index)] for index in range(len(content))]
     if not isinstance(content, list) or not content:
         raise InputError(f"{where} is neither a list of names nor an object index -> name; write one of the two")
@@ -258,8 +270,9 @@ def _check_shape(name: str, shape: tuple[int, ...], declared: Shape | None) -> N
         raise InputError(
             f"input '{name}' has {what} {got} but the model takes {wanted}; {_shape_remedy(shape, declared)}"
         )
-    if 0 in shape:
-        raise InputError(f"input '{name}' of shape {_shape_text(shape)} is empty; give at least one sample")
+    # a zero further in may be meant: a cache of past tokens starts with length 0
+    if shape and shape[0] == 0:
+        raise InputError(f"input '{name}' of shape {_shape_text(shape)} is an empty batch; give at least one sample")
 
 
 def _check_finite(name: str, array: Array) -> None:
@@ -281,9 +294,10 @@ def _to_float(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     if _is_float(array.dtype):
         if not np.isfinite(cast.astype(np.float64)).all():
             raise InputError(f"input '{name}' has values too large for the model's {dtype.name}; scale them down")
-    elif array.size and max(abs(int(array.max())), abs(int(array.min()))) > 2**53 or not np.array_equal(
-        cast.astype(np.float64), array.astype(np.float64)
-    ):
+        return cast
+    # up to 2**53 whole numbers are exact in float64, so the comparison there decides
+    largest = max(abs(int(array.max())), abs(int(array.min()))) if array.size else 0
+    if largest > 2**53 or not np.array_equal(cast.astype(np.float64), array.astype(np.float64)):
         raise InputError(
             f"input '{name}' holds {array.dtype} values that {dtype.name} cannot represent exactly; "
             f"cast it to {dtype.name} yourself if rounding is meant"
@@ -293,7 +307,8 @@ def _to_float(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
 
 def _to_integer(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
-    if _is_float(array.dtype) and not np.array_equal(array, np.rint(array)):
+    array = array if array.dtype.kind in "biuf" else array.astype(np.float32)  # ml_dtypes: exact in float32
+    if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
         raise InputError(
             f"input '{name}' holds {array.dtype} values with fractions but the model takes {dtype.name}; "
             "give whole numbers, such as token ids or pixels in 0..255"
@@ -319,7 +334,9 @@ def _cast(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
         if dtype.kind in "biu":
             return _to_integer(name, array, dtype)
     wanted = "text" if wants_text else dtype.name
-    raise InputError(f"input '{name}' holds {'text' if is_text else array.dtype} but the model takes {wanted}; give {wanted}")
+    raise InputError(
+        f"input '{name}' holds {'text' if is_text else array.dtype} but the model takes {wanted}; give {wanted}"
+    )
 
 
 def validate_feed(name: str, array: Any, declared_dtype: DTypeLike, declared_shape: Shape | None) -> Array:
@@ -348,7 +365,9 @@ def validate_feed(name: str, array: Any, declared_dtype: DTypeLike, declared_sha
     return np.asarray(value, order="C")
 
 
-def validate_feeds(feeds: Mapping[str, Any], declared: Mapping[str, tuple[DTypeLike, Shape | None]]) -> dict[str, Array]:
+def validate_feeds(
+    feeds: Mapping[str, Any], declared: Mapping[str, tuple[DTypeLike, Shape | None]]
+) -> dict[str, Array]:
     """Check all inputs of a model: :func:`validate_feed` on each, none missing and none unknown.
 
     Args:

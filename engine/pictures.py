@@ -130,9 +130,13 @@ def read_picture(path: str | Path) -> Picture:
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise InputError(f"picture '{path}' cannot be decoded: {error.err or error}; convert it to PNG or JPEG") from None
+        raise InputError(
+            f"picture '{path}' cannot be decoded: {error.err or error}; convert it to PNG or JPEG"
+        ) from None
     if decoded is None or not decoded.size:  # the stubs do not know that None comes back
-        raise InputError(f"picture '{path}' cannot be decoded: damaged, or no known picture format; convert it to PNG or JPEG")
+        raise InputError(
+            f"picture '{path}' cannot be decoded: damaged, or no known picture format; convert it to PNG or JPEG"
+        )
     if decoded.dtype == np.uint16:
         decoded = ((decoded.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if decoded.dtype != np.uint8:

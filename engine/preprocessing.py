@@ -26,7 +26,7 @@ DTYPES = ("float32", "float16", "float64", "uint8")
 
 def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise OptionError(f"preprocessing '{field}' is {value!r}, which does not exist; use one of {', '.join(allowed)}")
+        raise OptionError(f"preprocessing '{field}' is {value!r}; use one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,21 @@ class Preprocessing:
 
     def _check_numbers(self) -> None:
         if not math.isfinite(self.scale) or self.scale == 0.0:
-            raise OptionError(f"preprocessing 'scale' is {self.scale}; it is a finite factor other than 0, such as 1/255")
+            raise OptionError(f"preprocessing 'scale' is {self.scale}; give a finite factor other than 0, as 1/255")
         for field, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
-                wanted = "1 number" if self.channels == 1 else "1 or 3 numbers"
+                wanted = "takes 1" if self.channels == 1 else "takes 1 or 3"
                 raise OptionError(
-                    f"preprocessing '{field}' has {len(values)} numbers; channel_order {self.channel_order} takes {wanted}"
+                    f"preprocessing '{field}' has {len(values)} numbers; channel_order {self.channel_order} {wanted}"
                 )
             if not all(math.isfinite(value) for value in values):
                 raise OptionError(f"preprocessing '{field}' is {values}; give finite numbers")
         if 0.0 in self.std:
             raise OptionError(f"preprocessing 'std' is {self.std}; it divides, so give numbers other than 0")
         if self.dtype == "uint8" and (self.scale != 1.0 or set(self.mean) != {0.0} or set(self.std) != {1.0}):
-            raise OptionError("preprocessing 'dtype' is uint8, which cannot hold scaled pixels; use scale 1, mean 0, std 1")
+            raise OptionError(
+                "preprocessing 'dtype' is uint8, which holds no scaled pixels; use scale 1, mean 0, std 1"
+            )
 
     @property
     def channels(self) -> int:
@@ -184,7 +186,7 @@ class Preprocessing:
         batch = array if array.ndim == 4 else array[None]
         if batch.ndim != 4 or batch.shape[axis] != self.channels:
             raise InputError(
-                f"an array of shape {array.shape} is no picture in layout {self.layout} with {self.channels} channel(s); "
+                f"shape {array.shape} is no picture in layout {self.layout} with {self.channels} channel(s); "
                 "give the array that the network takes"
             )
         values = np.moveaxis(batch, axis, 3).astype(np.float64)

@@ -46,7 +46,7 @@ def _weights(length: int, out: int, start: int, stop: int, kernel: Kernel) -> ND
     centres = (np.arange(start, stop) + 0.5) * scale
     distance = (np.arange(length) + 0.5)[None, :] - centres[:, None]
     rows = kernel(distance / max(scale, 1.0))
-    return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / rows.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def _resample_window(

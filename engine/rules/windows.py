@@ -191,7 +191,12 @@ def weight_gradient(op: Builder, dy: ir.Value, x: ir.Value, win: Window) -> ir.V
 
 def channelwise(op: Builder, vector: ir.Value, spatial_axes: int) -> ir.Value:
     """[C] -> [C, 1, ..., 1], to stand against [N, C, ...]."""
-    return op.Reshape(vector, [-1] + [1] * spatial_axes) if spatial_axes else vector
+    if not spatial_axes:
+        return vector
+    column = op.Reshape(vector, [-1] + [1] * spatial_axes)
+    known = dims(vector)
+    column.shape = ir.Shape([*(known or (None,)), *[1] * spatial_axes])
+    return column
 
 
 def ones(op: Builder, shape: Sequence[int], dtype: ir.DataType | None) -> ir.Value:

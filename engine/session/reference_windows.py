@@ -185,4 +185,13 @@ class AveragePool(OpRun):
         return (np.asarray(total / count).astype(x.dtype),)
 
 
-WINDOWED: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool]
+class GlobalMaxPool(OpRun):
+    """GlobalMaxPool; the evaluator's takes the wrong axes unless there are two spatial ones."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+WINDOWED: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool]

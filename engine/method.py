@@ -1,0 +1,210 @@
+"""What a method is: options, outputs that it asks of the rewritten graph, and how it reduces them.
+
+One file in ``engine/methods`` with one decorated class makes a method; the command line, the list of
+methods and the axiom tests read the registry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.engine.backward import Adjoints
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.explanation import Array, Residual, Terms
+from onnxplain.engine.places import Labels, spatial_axes
+from onnxplain.engine.registry import Registry
+from onnxplain.engine.rewrite import Rewriter, Seed
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A tensor that the score is attributed to.
+
+    Attributes:
+        name: Its name in the model.
+        value: The tensor in the graph under construction.
+        labels: What its axes are.
+        inner: Whether it is computed by the model rather than fed.
+    """
+
+    name: str
+    value: ir.Value
+    labels: Labels
+    inner: bool
+
+
+@dataclass
+class Plan:
+    """The rewritten graph while a method adds to it.
+
+    Attributes:
+        rewriter: Builds the graph.
+        seed: The explained scalar.
+        subjects: What is attributed to.
+    """
+
+    rewriter: Rewriter
+    seed: Seed
+    subjects: list[Subject]
+    adjoints: Adjoints | None = None
+    names: dict[str, str] = field(default_factory=dict)
+
+    def output(self, key: str, value: ir.Value, shape: Sequence[int | str | None] | None = None) -> None:
+        """Return ``value`` from the graph; the method finds it under ``key``."""
+        self.names[key] = self.rewriter.add_output(key, value, shape)
+
+    def gradients(self) -> dict[str, ir.Value]:
+        """Gradient of the score per subject; zero where no path leads to one of several subjects."""
+        if self.adjoints is None:
+            self.adjoints = self.rewriter.backward(self.seed, [s.value for s in self.subjects])
+        found = {}
+        for subject in self.subjects:
+            adjoint = self.adjoints.of.get(subject.value)
+            found[subject.name] = adjoint if adjoint is not None else self.rewriter.op.Mul(subject.value, 0.0)
+        return found
+
+
+class Evaluate(Protocol):
+    """Runs the rewritten graph on a batch of points.
+
+    Args:
+        points: Array per attributed tensor, batch first; other inputs are taken from the sample's own feed.
+        samples: Which sample of the batch each point belongs to.
+        keys: The outputs wanted.
+    """
+
+    def __call__(self, points: Mapping[str, Array], samples: Array, keys: Sequence[str]) -> dict[str, Array]: ...
+
+
+@dataclass
+class Run:
+    """One call of a compiled explainer, as a method sees it.
+
+    Attributes:
+        x: Array per subject, ``[N, ...]``.
+        outputs: Results on ``x`` itself, by key (what the method asked for, and ``score``, ``target``).
+        evaluate: For methods that need more points than ``x``; targets are those of the clean input.
+        seed: Seed of random draws.
+        labels: Axes per subject.
+    """
+
+    x: dict[str, Array]
+    outputs: dict[str, Array]
+    evaluate: Evaluate
+    seed: int
+    labels: dict[str, Labels]
+
+    @property
+    def score(self) -> Array:
+        """``[N]``, float64."""
+        return np.asarray(self.outputs["score"], dtype=np.float64)
+
+
+@dataclass
+class Parts:
+    """What a method returns; the explainer adds what is common to all."""
+
+    attributions: dict[str, Array]
+    saliency: Array | None = None
+    terms: Terms | None = None
+    residual: Residual | None = None
+    baseline_score: Array | None = None
+    signed: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+class Method:
+    """Base of all methods; a subclass is a dataclass whose fields are its options.
+
+    Class attributes:
+        summary: One line for lists.
+        source: Paper and section.
+        axioms: Names of the axioms that hold for its attributions (tested over the registry).
+        walks: Whether it evaluates points other than the input, so that inner subjects have to be cut.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    axioms: ClassVar[frozenset[str]] = frozenset()
+    walks: ClassVar[bool] = False
+
+    def build(self, plan: Plan) -> None:
+        """Add this method's outputs to the rewritten graph."""
+        raise NotImplementedError
+
+    def reduce(self, run: Run) -> Parts:
+        """Make the result from the outputs."""
+        raise NotImplementedError
+
+    @property
+    def needs_one_chunk(self) -> bool:
+        """Whether this configuration mixes the samples of a batch."""
+        return False
+
+    @property
+    def folds_normalization(self) -> bool:
+        """Whether BatchNormalization is folded into the convolution in front of it first."""
+        return False
+
+    def options(self) -> dict[str, Any]:
+        """All options with their values."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+METHODS: Registry[type[Method]] = Registry("method", "onnxplain.engine.methods", "onnxplain.methods")
+
+
+def method(name: str) -> Any:
+    """Class decorator: make a dataclass of options and register it under ``name``."""
+
+    def register(cls: type[Method]) -> type[Method]:
+        cls.name = name
+        return METHODS.add(name, dataclass(frozen=True, kw_only=True)(cls))
+
+    return register
+
+
+def create(name: str, options: Mapping[str, Any]) -> Method:
+    """A configured method.
+
+    Raises:
+        OptionError: Unknown method or option, or a value that the method refuses.
+    """
+    cls = METHODS.get(name)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in options:
+        if key not in known:
+            offered = ", ".join(known) or "none"
+            raise OptionError(f"method '{name}' has no option '{key}'; its options: {offered}")
+    return cls(**options)
+
+
+def choose(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Refuse an option value that is not one of ``allowed``.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if value not in allowed:
+        raise OptionError(f"{name}={value!r} is not possible; choose one of {', '.join(map(repr, allowed))}")
+
+
+def reduce_channels(array: Array, labels: Labels, how: str) -> Array:
+    """One value per place: ``sum_abs``, ``sum``, ``max_abs`` or ``l2`` over the axes that are no places."""
+    channels = tuple(i for i in range(1, array.ndim) if i not in spatial_axes(labels).values())
+    if not channels:
+        return np.abs(array) if how in ("sum_abs", "max_abs", "l2") else array
+    if how == "sum_abs":
+        return np.asarray(np.abs(array).sum(axis=channels))
+    if how == "max_abs":
+        return np.asarray(np.abs(array).max(axis=channels))
+    if how == "l2":
+        return np.asarray(np.sqrt((array**2).sum(axis=channels)))
+    return np.asarray(array.sum(axis=channels))

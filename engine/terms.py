@@ -1,0 +1,105 @@
+"""The full-gradient identity as graph outputs: one total per node bias, and what belongs to it.
+
+``f(x) = <grad_x f, x> + sum_v <a_v, c_v>`` with the node bias ``c_v = h_v(p) - sum_k J_k p_k`` (FullGrad,
+arXiv 1905.00780, with every operator's own bias in place of the network's parameters).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxplain.engine.backward import Adjoints
+from onnxplain.engine.errors import UnsupportedNodeError
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.names import describe
+from onnxplain.engine.graph.shapes import Dims, dims, same
+from onnxplain.engine.places import Labels, find_places, spatial_axes
+from onnxplain.engine.rules.node import Primal
+from onnxplain.engine.rules.table import BIAS, BiasKind
+
+
+@dataclass(frozen=True)
+class Term:
+    """One bias term ``<a_v, c_v>``.
+
+    Attributes:
+        node: Name of the forward node.
+        operator: Its operator.
+        kind: ``explicit`` (a parameter or another added constant) or ``implicit`` (non-linearity).
+        parameter: Name of the parameter, where it has one.
+        tensor: Name of the tensor that the bias is part of.
+        placed: Whether that tensor has the attributed input's spatial axes.
+        adjoint, bias: The two factors, in the graph.
+        labels: The tensor's axes.
+    """
+
+    node: str
+    operator: str
+    kind: BiasKind
+    parameter: str
+    tensor: str
+    placed: bool
+    adjoint: ir.Value
+    bias: ir.Value
+    labels: Labels
+
+
+def bias_terms(
+    op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels]
+) -> list[Term]:
+    """All bias terms of a reverse sweep, in forward order.
+
+    Raises:
+        UnsupportedNodeError: An operator has a gradient rule and no bias rule.
+    """
+    places = find_places([n.ir for n in adjoints.nodes], sources)
+    wanted = {name for labels in sources.values() for name in spatial_axes(labels)}
+    spatial_input = any(len(labels) > 2 for labels in sources.values())
+    terms = []
+    for node in adjoints.nodes:
+        for part in _node_bias(op, node):
+            tensor = node.outputs[part.output]
+            adjoint = adjoints.of.get(tensor)
+            if adjoint is None:
+                continue
+            labels = places.get(tensor, ())
+            placed = spatial_input and wanted <= set(spatial_axes(labels))
+            terms.append(
+                Term(
+                    node.name, describe(node.ir), part.kind, part.name, tensor.name or "", placed, adjoint, part.value, labels
+                )
+            )
+    return terms
+
+
+def _node_bias(op: Builder, node: Primal) -> list:  # type: ignore[type-arg]
+    entry = BIAS.find(node.domain, node.op_type, op.opset)
+    if entry is None:
+        raise UnsupportedNodeError(
+            node.name, describe(node.ir), "there is no bias rule for this operator", "use a method without bias terms"
+        )
+    return list(entry.rule(op, node))
+
+
+def inner(op: Builder, a: ir.Value, c: ir.Value) -> ir.Value:
+    """Per sample inner product ``<a, c>`` as ``[N, 1]``, where c broadcasts against a.
+
+    Where c is known to be constant along axes, a is summed over those first, so that a channel's bias
+    costs one pass over the adjoint and no product of its size.
+    """
+    full, part = dims(a), dims(c)
+    axes = constant_axes(part, full)
+    if axes:
+        a = op.ReduceSum(a, axes, keepdims=1)
+    return op.ReduceSum(op.Flatten(op.Mul(a, c), axis=1), [1], keepdims=1)
+
+
+def constant_axes(part: Dims | None, full: Dims | None) -> list[int]:
+    """Axes of ``full``, the batch excepted, along which a broadcast operand is known not to vary."""
+    if part is None or full is None or len(part) > len(full):
+        return []
+    lead = len(full) - len(part)
+    axes = [i for i in range(1, len(full)) if i < lead]
+    return axes + [i for i in range(max(lead, 1), len(full)) if part[i - lead] == 1 and not same(full[i], 1)]
