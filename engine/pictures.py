@@ -127,12 +127,17 @@ def read_picture(path: str | Path) -> Picture:
 
     path = Path(path)
     data = read_bytes(path, "picture")
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # a damaged file is reported once, below
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise InputError(
             f"picture '{path}' cannot be decoded: {error.err or error}; convert it to PNG or JPEG"
         ) from None
+    finally:
+        logging.setLogLevel(level)
     if decoded is None or not decoded.size:  # the stubs do not know that None comes back
         raise InputError(
             f"picture '{path}' cannot be decoded: damaged, or no known picture format; convert it to PNG or JPEG"
