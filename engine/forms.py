@@ -5,13 +5,20 @@ Choices are made here and nowhere else; `docs/performance.md` has the measuremen
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder, Operand
+from onnxplain.engine.graph.shapes import constant
 
 #: ``HardSigmoid(2^127 x)`` is 1 for every normal positive float32 and 0 for x <= 0. It is one vectorised
 #: pass where Greater + Cast is two and Where is a slow one.
 _STEEP = 2.0**127
+
+#: Constants are looked at up to this size; beyond it the runtime's folding does the same work.
+_INSPECTED = 1 << 16
 
 
 def step(op: Builder, x: ir.Value) -> ir.Value:
@@ -26,11 +33,29 @@ def indicator(op: Builder, condition: ir.Value, like: ir.Value) -> ir.Value:
     return op.Cast(condition, to=_dtype(like))
 
 
+def half_step(op: Builder, x: ir.Value) -> ir.Value:
+    """1 where x > 0, 1/2 at 0, else 0, in x's type: each side's even share of a tie."""
+    if x.dtype == ir.DataType.FLOAT:
+        return op.HardSigmoid(x, alpha=_STEEP, beta=0.5)
+    return op.Add(op.Mul(op.Sign(x), 0.5), 0.5)
+
+
 def between(op: Builder, x: ir.Value, low: Operand, high: Operand) -> ir.Value:
-    """1 where low < x < high, else 0; a missing bound is no bound."""
-    parts = [] if low is None else [indicator(op, op.Greater(x, low), x)]
-    parts += [] if high is None else [indicator(op, op.Less(x, high), x)]
-    return parts[0] if len(parts) == 1 else op.Mul(*parts)
+    """1 where low < x < high, else 0; a missing bound is no bound, but one has to be there."""
+    parts = [] if low is None else [op.Greater(x, low)]
+    parts += [] if high is None else [op.Less(x, high)]
+    return indicator(op, parts[0] if len(parts) == 1 else op.And(*parts), x)
+
+
+def finite(op: Builder, x: ir.Value) -> ir.Value:
+    """``x`` with 0 for what is infinite: the bias of a place whose adjoint is 0 (a mask of -inf) is 0, not NaN.
+
+    Constants of at most :data:`_INSPECTED` elements that are finite are given back as they are.
+    """
+    known = constant(x)
+    if known is not None and known.size <= _INSPECTED and np.isfinite(known).all():
+        return x
+    return op.Where(op.Equal(op.Abs(x), math.inf), 0.0, x)
 
 
 def _dtype(x: ir.Value) -> int:

@@ -60,6 +60,7 @@ class Rewriter:
         self._values = {v.name: v for v in (*self.graph.inputs, *self.graph.initializers.values()) if v.name}
         for node in self.forward_nodes:
             self._values.update({v.name: v for v in node.outputs if v.name})
+        self._original_inputs = set(self.graph.inputs)
         self.added_inputs: list[str] = []
         self.added_outputs: list[str] = []
 
@@ -150,6 +151,16 @@ class Rewriter:
         """Append the reverse sweep from any seeds (cotangents by value)."""
         return backward(self.op, list(self.graph), seeds, wanted, lookup, collect=collect)
 
+    def cut(self, name: str) -> ir.Value:
+        """Make an inner tensor an input of the rewritten graph; what computed it is dropped where unused."""
+        old = self.value(name)
+        new = ir.Value(name=name, type=old.type, shape=old.shape)
+        old.name = self.op.unique_name(f"{name}/computed")
+        old.replace_all_uses_with(new)
+        self.graph.inputs.append(new)
+        self._values[name] = new
+        return new
+
     # ----- interface ------------------------------------------------------------------------------
 
     def add_input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str | None] | None) -> ir.Value:
@@ -171,9 +182,17 @@ class Rewriter:
         self.added_outputs.append(result.name or name)
         return result.name or name
 
+    def _drop_unused_inputs(self) -> None:
+        """Inputs that only fed what was cut away; the model's interface is kept otherwise."""
+        if any(v.name in self._values and v not in self._original_inputs for v in self.graph.inputs):
+            kept = [v for v in self.graph.inputs if v.uses() or v.is_graph_output()]
+            self.graph.inputs.clear()
+            self.graph.inputs.extend(kept)
+
     def finish(self, metadata: dict[str, str] | None = None) -> ir.Model:
         """Drop what no output needs, stamp versions, and give the model back."""
         common.RemoveUnusedNodesPass()(self.model)
+        self._drop_unused_inputs()
         self.model.ir_version = ir_version_for(self.graph.opset_imports)
         self.model.producer_name = PREFIX
         self.model.metadata_props.update(metadata or {})

@@ -1,0 +1,94 @@
+"""Baselines: what "nothing there" means for an input.
+
+A baseline is part of the question that a path method answers, so it is named, stored on the result and
+never chosen silently: the default is zero, in the space that the network sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.places import Labels, spatial_axes
+
+Array = np.ndarray[Any, Any]
+KINDS = ("zero", "mean", "blur", "noise")
+
+#: Standard deviation of the blurred baseline, as a share of the picture's longer side.
+BLUR_SHARE = 0.1
+
+
+def make_baselines(spec: Any, x: Array, labels: Labels, *, seed: int = 0) -> list[Array]:
+    """Baselines for one input, each in the shape of ``x``.
+
+    Args:
+        spec: ``"zero"``; ``"mean"`` (each channel's mean over places); ``"blur"`` (Gaussian);
+            ``"noise"`` or ``"noise:10"`` (that many draws, uniform between the sample's extremes); a
+            number; an array for one sample or for the whole batch; a list of any of these.
+        x: ``[N, ...]``.
+        labels: Axes of ``x``.
+        seed: For noise; draws are keyed by (sample, draw), so batches and chunks change nothing.
+
+    Raises:
+        OptionError: Unknown kind, or an array that does not fit.
+    """
+    if isinstance(spec, (list, tuple)) and not all(isinstance(v, (int, float)) for v in spec):
+        return [b for one in spec for b in make_baselines(one, x, labels, seed=seed)]
+    if isinstance(spec, str):
+        kind, _, count = spec.partition(":")
+        return _named(kind, count, x, labels, seed)
+    array = np.asarray(spec, dtype=x.dtype)
+    try:
+        return [np.ascontiguousarray(np.broadcast_to(array, x.shape))]
+    except ValueError:
+        raise OptionError(
+            f"a baseline of shape {array.shape} does not fit an input of shape {x.shape}; give one sample or the whole batch"
+        ) from None
+
+
+def _named(kind: str, count: str, x: Array, labels: Labels, seed: int) -> list[Array]:
+    if kind not in KINDS or (count and (kind != "noise" or not count.isdigit() or int(count) < 1)):
+        raise OptionError(f"unknown baseline '{kind}{':' + count if count else ''}'; choose {', '.join(KINDS)} or noise:10, or give an array")
+    axes = tuple(spatial_axes(labels).values())
+    if kind == "zero":
+        return [np.zeros_like(x)]
+    if kind == "mean":
+        return [np.broadcast_to(x.mean(axis=axes, keepdims=True), x.shape).astype(x.dtype)]
+    if kind == "blur":
+        return [_blur(x, axes)]
+    return [_noise(x, seed, draw) for draw in range(int(count or 1))]
+
+
+def _noise(x: Array, seed: int, draw: int) -> Array:
+    rows = []
+    for sample, row in enumerate(x):
+        rng = np.random.default_rng([seed, sample, draw])
+        rows.append(rng.uniform(row.min(), row.max(), size=row.shape))
+    return np.stack(rows).astype(x.dtype)
+
+
+def _blur(x: Array, axes: Sequence[int]) -> Array:
+    """Gaussian blur along the spatial axes, borders mirrored; a matrix product per axis."""
+    result = x.astype(np.float64)
+    sigma = BLUR_SHARE * max((x.shape[a] for a in axes), default=1)
+    for axis in axes:
+        kernel = _blur_matrix(x.shape[axis], sigma)
+        result = np.moveaxis(np.tensordot(kernel, result, axes=(1, axis)), 0, axis)
+    return result.astype(x.dtype)
+
+
+def _blur_matrix(size: int, sigma: float) -> Array:
+    radius = max(1, round(3 * sigma))
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    matrix = np.zeros((size, size))
+    period = 2 * size
+    for i in range(size):
+        places = (i + offsets) % period
+        places = np.where(places < size, places, period - 1 - places)
+        np.add.at(matrix[i], places, weights)
+    return matrix

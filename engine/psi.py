@@ -1,0 +1,164 @@
+"""FullGrad's psi, in the graph: sign, rescale, channel sum, upsampling, and the sum over layers.
+
+Bilinear upsampling is linear, so channels are summed before it, and maps of equal resolution before
+that: the algebra that makes a FullGrad map cost hardly more than a gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.places import Labels, spatial_axes
+from onnxplain.engine.terms import constant_axes
+
+SIGNS = ("abs", "pos", "neg", "signed")
+RESCALES = ("minmax", "max", "none")
+SCOPES = ("layer", "channel", "batch")
+
+#: Added to the divisor of a rescaled map, as in the authors' code; with ``max`` and ``signed`` it only
+#: guards against dividing zero by zero.
+EPSILON = 1e-6
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Psi:
+    """Post-processing of one layer's tensor of terms."""
+
+    sign: str
+    rescale: str
+    scope: str
+
+    def apply(self, op: Builder, a: ir.Value, c: ir.Value | None, labels: Labels) -> ir.Value:
+        """Map ``[N, places...]`` of ``a * c``: signed, rescaled, summed over channels.
+
+        Args:
+            op: Where to emit.
+            a: Adjoint (or the finished product, with ``c`` None).
+            c: Bias, broadcastable against ``a``.
+            labels: Axes of ``a``.
+        """
+        channels = [i for i in range(1, len(labels)) if i not in spatial_axes(labels).values()]
+        if self.sign == "abs" and c is not None and self.scope == "layer" and channels == [1] and len(labels) > 2:
+            per_channel = self._per_channel(op, a, c, labels)
+            if per_channel is not None:
+                return per_channel
+        u = a if c is None else op.Mul(a, c)
+        v = self._signed(op, u)
+        scaled = self._rescale(op, v, labels, channels)
+        return op.ReduceSum(scaled, channels, keepdims=0) if channels else scaled
+
+    def _signed(self, op: Builder, u: ir.Value) -> ir.Value:
+        if self.sign == "signed":
+            return u
+        if self.sign == "abs":
+            return op.Abs(u)
+        return op.Relu(u if self.sign == "pos" else op.Neg(u))
+
+    def _axes(self, labels: Labels, channels: list[int]) -> list[int]:
+        if self.scope == "channel":
+            return [i for i in range(1, len(labels)) if i not in channels]
+        return list(range(0 if self.scope == "batch" else 1, len(labels)))
+
+    def _rescale(self, op: Builder, v: ir.Value, labels: Labels, channels: list[int]) -> ir.Value:
+        if self.rescale == "none":
+            return v
+        axes = self._axes(labels, channels)
+        if self.sign == "signed":
+            return op.Div(v, op.Add(op.ReduceMax(op.Abs(v), axes, keepdims=1), TINY))
+        top = op.ReduceMax(v, axes, keepdims=1)
+        if self.rescale == "max":
+            return op.Div(v, op.Add(top, TINY))
+        low = op.ReduceMin(v, axes, keepdims=1)
+        return op.Div(op.Sub(v, low), op.Add(op.Sub(top, low), EPSILON))
+
+    def _per_channel(self, op: Builder, a: ir.Value, c: ir.Value, labels: Labels) -> ir.Value | None:
+        """The same for a bias that is one number per channel, without a tensor of products.
+
+        |a c| = |a| |c|: its extremes are those of |a| per channel times |c|, its channel sum is a 1x1
+        convolution of |a| with |c|, and rescaling commutes with the sum.
+        """
+        full, part = dims(a), dims(c)
+        if full is None or part is None or not isinstance(full[1], int):
+            return None
+        if constant_axes(part, full) != list(range(2, len(full))) or len(full) - len(part) > 1:
+            return None
+        count = full[1]
+        magnitude = op.Abs(a)
+        weights = op.Reshape(op.Abs(c), [1, -1, *[1] * (len(full) - 2)])
+        total = op.Conv(magnitude, op.Expand(weights, [1, count, *[1] * (len(full) - 2)]))
+        spatial = list(range(2, len(full)))
+        if self.rescale != "none":
+            top = op.ReduceMax(op.Mul(op.ReduceMax(magnitude, spatial, keepdims=1), weights), [1], keepdims=1)
+            if self.rescale == "max":
+                total = op.Div(total, op.Add(top, TINY))
+            else:
+                low = op.ReduceMin(op.Mul(op.ReduceMin(magnitude, spatial, keepdims=1), weights), [1], keepdims=1)
+                total = op.Div(op.Sub(total, op.Mul(low, float(count))), op.Add(op.Sub(top, low), EPSILON))
+        return op.Squeeze(total, [1])
+
+
+class MapSum:
+    """Sums maps of several resolutions at the attributed input's own.
+
+    Args:
+        op: Where to emit.
+        source: The attributed input.
+        labels: Its axes.
+        align_corners: Coordinate convention of the upsampling.
+    """
+
+    def __init__(self, op: Builder, source: ir.Value, labels: Labels, align_corners: bool) -> None:
+        self.op = op
+        self.source = source
+        self.axes = list(spatial_axes(labels).values())
+        self.names = list(spatial_axes(labels))
+        self.align_corners = align_corners
+        self._groups: dict[tuple[object, ...], list[ir.Value]] = {}
+
+    def add(self, value: ir.Value, like: ir.Value, labels: Labels) -> None:
+        """Add a map ``[N, places...]`` made from ``like``."""
+        places = spatial_axes(labels)
+        known = dims(like)
+        order = [name for name in places if name in self.names]
+        if order != self.names:
+            perm = [0, *[1 + order.index(name) for name in self.names]]
+            value = self.op.Transpose(value, perm=perm)
+        sizes = tuple(known[places[name]] if known is not None else None for name in self.names)
+        key: tuple[object, ...] = sizes if None not in sizes else (object(),)
+        self._groups.setdefault(key, []).append(value)
+
+    def finish(self) -> ir.Value | None:
+        """The sum, ``[N, places...]``; None when nothing was added."""
+        op = self.op
+        known = dims(self.source)
+        target = tuple(known[a] if known is not None else None for a in self.axes)
+        total: list[ir.Value] = []
+        for key, maps in self._groups.items():
+            value = maps[0] if len(maps) == 1 else op.Sum(*maps) if len(maps) > 2 else op.Add(*maps)
+            total.append(value if key == target else self._upsample(value))
+        if not total:
+            return None
+        result = total[0] if len(total) == 1 else op.Sum(*total)
+        result.shape = ir.Shape([known[0] if known is not None else None, *target])
+        return result
+
+    def _upsample(self, value: ir.Value) -> ir.Value:
+        """Bilinear (linear, trilinear), over a channel axis of one."""
+        op = self.op
+        # One spatial axis goes through as a picture of height one: that is the form that runtimes have.
+        lead = [1, 2] if len(self.axes) == 1 else [1]
+        shaped = op.Unsqueeze(value, lead)
+        first = 1 + len(lead)
+        shape = op.Shape(self.source)
+        sizes = op.Concat(*[op.Slice(shape, [a], [a + 1]) for a in self.axes], axis=0) if len(self.axes) > 1 else op.Slice(
+            shape, [self.axes[0]], [self.axes[0] + 1]
+        )
+        whole = op.Concat(op.Slice(op.Shape(shaped), [0], [first]), sizes, axis=0)
+        mode = "align_corners" if self.align_corners else "pytorch_half_pixel"
+        resized = op.Resize(shaped, None, None, whole, mode="linear", coordinate_transformation_mode=mode)
+        return op.Squeeze(resized, lead)
