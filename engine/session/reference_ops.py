@@ -44,3 +44,39 @@ class Pad(OpRun):
 
 
 CORRECTED.append(Pad)
+
+
+class GatherElements(OpRun):
+    """The evaluator refuses indices that are shorter than the data on another axis."""
+
+    op_domain = ""
+
+    def _run(
+        self, data: np.ndarray[Any, Any], indices: np.ndarray[Any, Any], axis: int = 0
+    ) -> tuple[np.ndarray[Any, Any]]:
+        places = list(np.indices(indices.shape))
+        places[axis] = indices
+        return (data[tuple(places)],)
+
+
+CORRECTED.append(GatherElements)
+
+
+class OneHot(OpRun):
+    """The evaluator refuses a depth of shape [1], and computes `off` as `off + 0 (on - off)`."""
+
+    op_domain = ""
+
+    def _run(
+        self, indices: Any, depth: Any, values: np.ndarray[Any, Any], axis: int = -1
+    ) -> tuple[np.ndarray[Any, Any]]:
+        count = int(np.asarray(depth).reshape(-1)[0])
+        places = np.asarray(indices)
+        places = np.expand_dims(np.where(places < 0, places + count, places), axis)
+        shape = [1] * places.ndim
+        shape[axis] = count
+        hit = places == np.arange(count).reshape(shape)
+        return (np.where(hit, values[1], values[0]).astype(values.dtype),)
+
+
+CORRECTED.append(OneHot)

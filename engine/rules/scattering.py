@@ -1,0 +1,102 @@
+"""ScatterElements and ScatterND in all their reductions; both gather and scatter, so one text serves both.
+
+Where several updates meet at one place under ``none``, the standard leaves the result open; their
+gradient then is as if they had not met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from onnxplain.engine import forms
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.layout import zeros_like
+from onnxplain.engine.rules.node import Primal
+from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient
+
+
+class _Places:
+    """Reads from and writes to the places that a scatter node addresses."""
+
+    def __init__(self, op: Builder, node: Primal) -> None:
+        self.op = op
+        self.data, self.indices, self.updates = node.x(0), node.x(1), node.x(2)
+        self.axis = int(node.attribute("axis", 0)) if node.op_type == "ScatterElements" else None
+        self.reduction = str(node.attribute("reduction", "none"))
+        if self.reduction not in ("none", "add", "mul", "max", "min"):
+            raise node.unsupported(f"its reduction '{self.reduction}' is unknown", "check the model with onnx.checker")
+
+    def scatter(self, base: ir.Value, updates: ir.Value, reduction: str = "none") -> ir.Value:
+        """``base`` with the updates written to, or combined with, what is at the places."""
+        if self.axis is not None:
+            return self.op.ScatterElements(base, self.indices, updates, axis=self.axis, reduction=reduction)
+        return self.op.ScatterND(base, self.indices, updates, reduction=reduction)
+
+    def gather(self, values: ir.Value) -> ir.Value:
+        """What stands at the places, in the shape of the updates."""
+        if self.axis is not None:
+            return self.op.GatherElements(values, self.indices, axis=self.axis)
+        return self.op.GatherND(values, self.indices)
+
+    def total(self, updates: ir.Value) -> ir.Value:
+        """The updates added up at the places, zeros elsewhere."""
+        return self.scatter(zeros_like(self.op, self.data), updates, "add")
+
+    def shares(self, y: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """For max and min: how much of y the data and each update are; ties share."""
+        op = self.op
+        ours = forms.indicator(op, op.Equal(self.data, y), y)
+        theirs = forms.indicator(op, op.Equal(self.updates, self.gather(y)), y)
+        count = self.scatter(ours, theirs, "add")
+        return op.Div(ours, count), op.Div(theirs, self.gather(count))
+
+
+@gradient("ScatterElements", "ScatterND")
+def scatter(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+    """ddata = dy where y is data, dupdates = dy at their places; times the other factors for ``mul``."""
+    at = _Places(op, node)
+    if at.reduction == "none":
+        return [lambda: at.scatter(dy, zeros_like(op, at.updates)), None, lambda: at.gather(dy)]
+    if at.reduction == "add":
+        return [dy, None, lambda: at.gather(dy)]
+    if at.reduction == "mul":
+        return [lambda: at.scatter(dy, at.updates, "mul"), None, lambda: _factors(op, at, dy)]
+    data, updates = at.shares(node.y)
+    return [lambda: op.Mul(dy, data), None, lambda: op.Mul(at.gather(dy), updates)]
+
+
+def _factors(op: Builder, at: _Places, dy: ir.Value) -> ir.Value:
+    """dy times the product of all factors but the update itself, right at zeros too."""
+    zero = op.Equal(at.updates, 0.0)
+    safe = op.Where(zero, op.constant(1, at.updates.dtype), at.updates)
+    zeros = forms.indicator(op, zero, at.updates)
+    product = at.gather(at.scatter(at.data, safe, "mul"))
+    others = op.Sub(at.gather(at.total(zeros)), zeros)
+    kept = op.Div(op.Mul(at.gather(dy), product), safe)
+    return op.Mul(kept, forms.indicator(op, op.Equal(others, 0.0), dy))
+
+
+@bias("ScatterElements", "ScatterND")
+def scatter_bias(op: Builder, node: Primal) -> Sequence[Bias]:
+    """What is not active at its places (none, add: explicit); what the product or choice leaves over."""
+    at = _Places(op, node)
+    data, updates = node.active(0), node.active(2)
+    if at.reduction in ("none", "add"):
+        if data and updates:
+            return []
+        if not data:
+            kept = at.data if at.reduction == "add" else at.scatter(at.data, zeros_like(op, at.updates))
+            return [Bias(kept, "explicit", at.data.name or "")]
+        return [Bias(at.total(at.updates) if at.reduction == "add" else at.scatter(
+            zeros_like(op, at.data), at.updates), "explicit", at.updates.name or "")]  # fmt: skip
+    if at.reduction == "mul":
+        if not updates:
+            return []
+        met = at.total(zeros_like(op, at.updates, fill=1))
+        return [Bias(op.Mul(node.y, op.Neg(met) if data else op.Sub(1.0, met)), "implicit")]
+    if data and updates:
+        return []
+    ours = at.shares(node.y)[0]
+    return [Bias(op.Mul(node.y, op.Sub(1.0, ours) if data else ours), "implicit")]
