@@ -1,3 +1,68 @@
-"""Explain the answers of any ONNX model, on the onnxruntime that serves it."""
+"""Explain the answers of any ONNX model, on the onnxruntime that serves it.
+
+>>> import onnxplain as ox
+>>> e = ox.explain(ox.demo_model(), ox.demo_input(), method="fullgrad")
+>>> bool(e.residual.ok)
+True
+
+Importing the package is cheap: everything is imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from onnxplain.engine.api import compile as compile  # noqa: A004
+    from onnxplain.engine.api import explain as explain
+    from onnxplain.engine.api import methods as methods
+    from onnxplain.engine.api import operators as operators
+    from onnxplain.engine.check import CheckReport as CheckReport
+    from onnxplain.engine.check import check as check
+    from onnxplain.engine.demo import demo_input as demo_input
+    from onnxplain.engine.errors import OnnxplainError as OnnxplainError
+    from onnxplain.engine.explainer import CompiledExplainer as CompiledExplainer
+    from onnxplain.engine.explanation import Explanation as Explanation
+    from onnxplain.engine.loading import Model as Model
+    from onnxplain.engine.loading import load as load
+    from onnxplain.engine.targets import Target as Target
+    from onnxplain.engine.vjp import vjp as vjp
+    from onnxplain.exporters import export as export
+    from onnxplain.models import demo_model as demo_model
+
+#: Public name -> module that has it.
+_WHERE = {
+    "CheckReport": "onnxplain.engine.check",
+    "CompiledExplainer": "onnxplain.engine.explainer",
+    "Explanation": "onnxplain.engine.explanation",
+    "Model": "onnxplain.engine.loading",
+    "OnnxplainError": "onnxplain.engine.errors",
+    "Target": "onnxplain.engine.targets",
+    "check": "onnxplain.engine.check",
+    "compile": "onnxplain.engine.api",
+    "demo_input": "onnxplain.engine.demo",
+    "demo_model": "onnxplain.models",
+    "explain": "onnxplain.engine.api",
+    "export": "onnxplain.exporters",
+    "load": "onnxplain.engine.loading",
+    "methods": "onnxplain.engine.api",
+    "operators": "onnxplain.engine.api",
+    "vjp": "onnxplain.engine.vjp",
+}
+
+__all__ = sorted([*_WHERE, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'onnxplain' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

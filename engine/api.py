@@ -1,0 +1,126 @@
+"""The functions that a user types; ``onnxplain.explain`` and its kin."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from onnxplain.engine.explainer import CompiledExplainer
+from onnxplain.engine.explanation import Explanation
+from onnxplain.engine.graph.model import ModelSource
+from onnxplain.engine.loading import Model, load
+from onnxplain.engine.method import METHODS, create
+from onnxplain.engine.rules import load_rules
+from onnxplain.engine.rules.table import BIAS, FLAT, GRADIENT
+from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB
+from onnxplain.engine.session.providers import ProviderSpec
+
+
+def compile(  # noqa: A001 - the name of the contract
+    model: ModelSource | Model,
+    *,
+    method: str = "fullgrad",
+    output: str | None = None,
+    head: str | None = None,
+    wrt: str | Sequence[str] | None = None,
+    layout: str = "auto",
+    providers: str | Sequence[ProviderSpec] | None = None,
+    threads: int = 0,
+    memory_mib: float = DEFAULT_BUDGET_MIB,
+    **options: Any,
+) -> CompiledExplainer:
+    """Rewrite once and open one session, for many calls.
+
+    Args:
+        model: Path, bytes, proto or loaded model.
+        method: Name from :func:`methods`.
+        output, head, wrt, layout, providers, memory_mib: See :class:`CompiledExplainer`.
+        threads: Threads inside an operator; 0 lets the runtime choose.
+        options: The method's own.
+
+    Raises:
+        ModelError: The file cannot be used.
+        OptionError: Unknown method, option or value.
+        UnsupportedNodeError: A node between input and target has no sound rule.
+        BlockedGradientError: No differentiable path leads from the input to the target.
+        SessionError: The runtime refuses the rewritten graph.
+        RuntimeMissingError: No usable onnxruntime.
+    """
+    configured = create(method, options)
+    loaded = load(model, providers=providers, threads=threads)
+    return CompiledExplainer(
+        loaded, configured, output=output, head=head, wrt=wrt, layout=layout, providers=providers, memory_mib=memory_mib
+    )
+
+
+def explain(
+    model: ModelSource | Model,
+    x: Any,
+    *,
+    method: str = "fullgrad",
+    target: Any = None,
+    output: str | None = None,
+    head: str | None = None,
+    wrt: str | Sequence[str] | None = None,
+    layout: str = "auto",
+    providers: str | Sequence[ProviderSpec] | None = None,
+    threads: int = 0,
+    memory_mib: float = DEFAULT_BUDGET_MIB,
+    seed: int = 0,
+    strict: bool = False,
+    **options: Any,
+) -> Explanation:
+    """Explain a batch: :func:`compile`, then one call.
+
+    Args:
+        model: Path, bytes, proto or loaded model.
+        x: Array, batch first, or ``{input name: array}``.
+        target: Class index, one per sample, tuple index, ``"argmax"`` or a ``Target``; by default the
+            largest element of each sample's output.
+        seed: Of random draws.
+        strict: Raise when the result does not prove itself.
+        method, output, head, wrt, layout, providers, threads, memory_mib, options: See :func:`compile`.
+
+    Raises:
+        As :func:`compile` and :meth:`CompiledExplainer.__call__`.
+    """
+    explainer = compile(
+        model, method=method, output=output, head=head, wrt=wrt, layout=layout, providers=providers, threads=threads,
+        memory_mib=memory_mib, **options,
+    )  # fmt: skip
+    return explainer(x, target=target, seed=seed, strict=strict)
+
+
+def methods() -> list[dict[str, Any]]:
+    """All methods as data: name, summary, source, options with defaults, axioms."""
+    return [
+        {
+            "name": name,
+            "summary": cls.summary,
+            "source": cls.source,
+            "options": {f.name: _default(f) for f in dataclasses.fields(cls)},  # type: ignore[arg-type]
+            "axioms": sorted(cls.axioms),
+        }
+        for name, cls in METHODS
+    ]
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
+
+
+def operators() -> list[dict[str, Any]]:
+    """All operators that are known, as data: domain, name, and what is known of each.
+
+    ``gradient`` is ``rule``, or ``zero`` where the derivative is zero everywhere it exists; ``bias`` says
+    whether full-gradient terms are defined.
+    """
+    load_rules()
+    found = {key: {"gradient": "rule", "bias": False, "remedy": ""} for key in GRADIENT.operators()}
+    for key in BIAS.operators():
+        if key in found:
+            found[key]["bias"] = True
+    for key, flat in FLAT.items():
+        found[key] = {"gradient": "zero", "bias": False, "remedy": flat.remedy}
+    return [{"domain": domain or "ai.onnx", "operator": name, **entry} for (domain, name), entry in sorted(found.items())]
