@@ -47,7 +47,8 @@ class Style:
         """
         if not 64 <= panel <= 4096:
             raise OptionError(f"the panel size is {panel} pixels; pass 64 to 4096")
-        unit = min(max(panel / 384.0, 0.62), 4.0)
+        # Words stay readable under the smallest panels.
+        unit = min(max(panel / 384.0, 0.8), 4.0)
         return cls(
             title=round(21 * unit),
             label=round(16 * unit),
@@ -87,9 +88,13 @@ class Canvas:
         # Any: matplotlib leaves its methods untyped.
         self._agg: Any = FigureCanvasAgg(self._figure)
         self._pictures: list[tuple[int, int, RGB]] = []
+        self._drawn = 0
 
     def _add(self, artist: Any) -> None:
         artist.set_clip_on(False)
+        # matplotlib would draw all patches before all lines; here what comes later lies above.
+        self._drawn += 1
+        artist.set_zorder(self._drawn)
         self._figure.add_artist(artist)
 
     def _flip(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -145,7 +150,7 @@ class Canvas:
         rounding: float = 0.0,
     ) -> None:
         """A rectangle; ``edge`` is one pixel wide and lies just inside."""
-        from matplotlib.patches import BoxStyle, FancyBboxPatch
+        from matplotlib.patches import FancyBboxPatch
         from matplotlib.transforms import IdentityTransform
 
         inset = 0.5 if edge else 0.0
@@ -154,7 +159,7 @@ class Canvas:
                 (x + inset, self.height - y - height + inset),
                 width - 2 * inset,
                 height - 2 * inset,
-                boxstyle=BoxStyle("Round", pad=0, rounding_size=rounding) if rounding else BoxStyle("Square", pad=0),
+                boxstyle=f"round,pad=0,rounding_size={rounding}" if rounding else "square,pad=0",
                 facecolor=fill or "none",
                 edgecolor=edge or "none",
                 linewidth=1.0 if edge else 0.0,
@@ -211,6 +216,12 @@ class Canvas:
         if edge:
             self.rectangle(x - 1, y - 1, width + 2, height + 2, fill=edge)
         self._pictures.append((x, y, rgb))
+
+    def backdrop(self, x: int, y: int, rgb: RGB) -> None:
+        """A picture that later lines and words are drawn over."""
+        image = self._figure.figimage(rgb, xo=x, yo=self.height - y - rgb.shape[0], origin="upper", resize=False)
+        self._drawn += 1
+        image.set_zorder(self._drawn)
 
     def finish(self) -> RGB:
         """The page, uint8 ``(height, width, 3)``."""

@@ -1,8 +1,8 @@
 """Colour bars: which value a colour stands for, in as few words as an eye needs.
 
-Guarantees: ticks are round numbers inside the range, zero among them where the range holds it; labels of one bar have
-one number of decimals; very large and very small values share one power of ten, written above the bar; a bar that
-clips ends in a point.
+Guarantees: ticks are round numbers inside the range (or invisibly outside), zero among them where the range holds it;
+labels of one bar have one number of decimals; very large and very small values share one power of ten, written above
+the bar; a bar whose range clips ends in a point.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxplain.engine.render.arrays import RGB
 from onnxplain.engine.render.canvas import MUTED, RULE, Canvas, Style
 from onnxplain.engine.render.normalize import DisplayRange
 from onnxplain.engine.render.text import text_width
 
+# How far outside its range a tick may lie, in steps.
+_NEAR = 0.04
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -32,6 +35,14 @@ class Ticks:
 def minus(number: str) -> str:
     """A number with a true minus sign instead of a hyphen."""
     return number.replace("-", "\u2212")
+
+
+def short_number(value: float, *, digits: int = 4) -> str:
+    """A number in few characters: ``11.33``, ``−0.02``, ``3.2×10⁻⁷``, ``nan``."""
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+    if not exponent and value and abs(value) < 1e-3:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    return minus(mantissa) + (f"×10{str(int(exponent)).translate(_SUPERSCRIPT)}" if exponent else "")
 
 
 def round_ticks(low: float, high: float, count: int) -> Ticks:
@@ -51,15 +62,21 @@ def round_ticks(low: float, high: float, count: int) -> Ticks:
     if stop - start <= 1e-6 * max(abs(start), abs(stop)):
         return Ticks((low,), (minus(f"{start:.6g}"),), sign)
     step = _round_step((stop - start) / max(count - 1, 1))
-    first, last = math.ceil(start / step - 1e-9), math.floor(stop / step + 1e-9)
-    numbers = [k * step for k in range(first, last + 1)]
+    numbers = _multiples(start, stop, step)
+    while len(numbers) < 2:
+        step = _round_step(step * 0.45)
+        numbers = _multiples(start, stop, step)
     decimals = max(0, 1 - math.floor(math.log10(step)))
     while decimals and all(math.isclose(n, round(n, decimals - 1), abs_tol=step * 1e-6) for n in numbers):
         decimals -= 1
-    if len(numbers) < 2:
-        numbers, decimals = [start, stop], max(0, 2 - math.floor(math.log10(stop - start)))
     labels = tuple(minus(f"{n if abs(n) > step * 1e-6 else 0.0:.{decimals}f}") for n in numbers)
     return Ticks(tuple(_scaled(n, -power) for n in numbers), labels, sign)
+
+
+def _multiples(start: float, stop: float, step: float) -> list[float]:
+    # A map that starts at 0.003 still gets its zero: the eye cannot tell the places apart.
+    first, last = math.ceil(start / step - _NEAR), math.floor(stop / step + _NEAR)
+    return [k * step for k in range(first, last + 1)]
 
 
 def _scaled(value: float, power: int) -> float:
@@ -114,9 +131,7 @@ def draw_bar(
     tip = round(0.75 * style.bar)
     top = y + (tip if shown.clips_high and not labels else 0)
     bottom = y + height - (tip if shown.clips_low and not labels else 0)
-    # Pixel k of the strip shows the value at its middle.
-    at = (np.arange(bottom - top)[::-1] + 0.5) / max(bottom - top, 1)
-    index = np.zeros(bottom - top, np.intp) if shown.low == shown.high else (at * len(colors)).astype(np.intp)
+    index = _entries(bottom - top, len(colors), shown)[::-1]
     strip = np.repeat(colors[index][:, np.newaxis], style.bar, axis=1)
     canvas.picture(x, top, strip, edge=RULE)
     middle, right = x + style.bar / 2, x + style.bar
@@ -131,12 +146,53 @@ def draw_bar(
         canvas.text(beside, top + half, labels[1], size=style.small, color=MUTED)
         return
     ticks = _bar_ticks(shown, height, style)
-    span = shown.high - shown.low
     for value, label in zip(ticks.values, ticks.labels, strict=True):
-        place = bottom - (bottom - top) * (0.0 if span <= 0 else (value / span - shown.low / span))
+        place = bottom - (bottom - top) * _share(value, shown)
         canvas.lines([[(right, place), (right + 4, place)]], colors=MUTED)
         canvas.text(beside, min(max(place, y + half), y + height - half), label, size=style.small, color=MUTED)
     canvas.text(x, y - 0.75 * style.line(style.small), ticks.power, size=style.small, color=MUTED)
+
+
+def flat_bar_height(style: Style) -> int:
+    """Height that :func:`draw_flat_bar` takes with its labels."""
+    return style.bar + round(1.6 * style.small)
+
+
+def draw_flat_bar(canvas: Canvas, x: int, y: int, width: int, shown: DisplayRange, colors: RGB, style: Style) -> None:
+    """A bar that lies on its side, labels below it; the arguments are those of :func:`draw_bar`."""
+    tip = round(0.75 * style.bar)
+    left, right = x + (tip if shown.clips_low else 0), x + width - (tip if shown.clips_high else 0)
+    strip = colors[_entries(right - left, len(colors), shown)][np.newaxis]
+    canvas.picture(left, y, np.repeat(strip, style.bar, axis=0), edge=RULE)
+    bottom, middle = y + style.bar, y + style.bar / 2
+    if left > x:
+        canvas.polygon([(left, y - 1), (x, middle), (left, bottom + 1)], fill=_hex(colors[0]))
+    if right < x + width:
+        canvas.polygon([(right, y - 1), (x + width, middle), (right, bottom + 1)], fill=_hex(colors[-1]))
+    ticks = round_ticks(shown.low, shown.high, max(2, min(6, round(width / (4.5 * style.small)))))
+    words = y + style.bar + 0.95 * style.small
+    for value, label in zip(ticks.values, ticks.labels, strict=True):
+        place = left + _share(value, shown) * (right - left)
+        canvas.lines([[(place, bottom), (place, bottom + 4)]], colors=MUTED)
+        canvas.text(place, words, label, size=style.small, color=MUTED, align="center")
+    canvas.text(x + width + style.gap // 2, middle, ticks.power, size=style.small, color=MUTED)
+
+
+def _entries(pixels: int, steps: int, shown: DisplayRange) -> npt.NDArray[np.intp]:
+    """Table entry of each pixel of a bar, from the lower end: that of the value at the pixel's middle."""
+    if shown.low == shown.high:
+        return np.full(pixels, steps // 2 if shown.signed else 0, np.intp)
+    return ((np.arange(pixels) + 0.5) / max(pixels, 1) * steps).astype(np.intp)
+
+
+def _share(value: float, shown: DisplayRange) -> float:
+    """Where a value lies between the ends, 0 to 1."""
+    largest = max(abs(shown.low), abs(shown.high))
+    if shown.low == shown.high:
+        return 0.5 if shown.signed else 0.0
+    # Relative to the larger end: the difference itself may overflow.
+    share = (value / largest - shown.low / largest) / (shown.high / largest - shown.low / largest)
+    return min(max(share, 0.0), 1.0)
 
 
 def _hex(rgb: RGB) -> str:

@@ -1,9 +1,9 @@
 """Numbers in [0, 1] to colours.
 
 Maps made here have a lightness that is linear in the number, built in the OKLab space (Ottosson 2020), so that equal
-steps look equal: ``polar`` runs blue - white - red for signed maps, ``polar_gray`` has a grey centre for coloured
-lines on white, ``blush`` and ``blush_gray`` are their upper halves for maps without sign on a light page. Every
-matplotlib colour map is served by its own name. Guarantee: 0.5 gets the exact centre of a diverging map.
+steps look equal: ``polar`` runs blue - white - red for signed maps; ``polar_gray`` has a grey centre, for photographs
+and for coloured lines on white; ``blush`` and ``blush_gray`` are their upper halves, for maps without sign on a light
+page. Every matplotlib colour map is served by its own name. Guarantee: 0.5 gets the exact centre of a diverging map.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ Values = npt.NDArray[np.float64]
 SEQUENTIAL = "inferno"
 """Default for maps without sign on photographs."""
 DIVERGING = "polar"
-"""Default for signed maps."""
+"""Default for signed maps on a light page."""
+DIVERGING_OVERLAY = "polar_gray"
+"""Default for signed maps on photographs, where a white centre would lie over dark parts like haze."""
 
 STEPS = 511
 """Colours per table. Odd, so that 0.5 is an entry of its own."""
 
 # Lightness, chroma and hue (degrees) of the ends. Red and blue stay distinct for all common colour deficiencies.
 _END_LIGHTNESS, _RED, _BLUE = 0.52, (0.205, 27.0), (0.17, 259.0)
-_WHITE, _GRAY = 0.985, 0.80
-# Chroma rises faster than linearly at first: over a photograph, half the magnitude must already be a colour, not pink.
-_CHROMA_POWER = 0.55
+_WHITE, _GRAY = 0.985, 0.75
+# Chroma rises faster than linearly at first, more so around grey: half the magnitude must be a colour already.
+_CHROMA_POWER_WHITE, _CHROMA_POWER_GRAY = 0.75, 0.6
 _OWN = ("blush", "blush_gray", "polar", "polar_gray")
 
 
@@ -57,18 +59,19 @@ def _oklch_to_rgb(lightness: Values, chroma: Values, hue: float) -> Values:
     return np.asarray(coded.T, np.float64)
 
 
-def _arm(centre: float, end: tuple[float, float], steps: int) -> Values:
-    """From neutral of lightness ``centre`` to the end colour, ``(steps, 3)``."""
+def _arm(gray: bool, end: tuple[float, float], steps: int) -> Values:
+    """From the neutral centre to the end colour, ``(steps, 3)``."""
+    centre, power = (_GRAY, _CHROMA_POWER_GRAY) if gray else (_WHITE, _CHROMA_POWER_WHITE)
     way = np.linspace(0.0, 1.0, steps)
-    return _oklch_to_rgb(centre + (_END_LIGHTNESS - centre) * way, end[0] * way**_CHROMA_POWER, end[1])
+    return _oklch_to_rgb(centre + (_END_LIGHTNESS - centre) * way, end[0] * way**power, end[1])
 
 
 def _own(name: str) -> Values:
-    centre = _GRAY if name.endswith("_gray") else _WHITE
+    gray = name.endswith("_gray")
     if name.startswith("blush"):
-        return _arm(centre, _RED, STEPS)
+        return _arm(gray, _RED, STEPS)
     half = STEPS // 2 + 1
-    return np.concatenate([_arm(centre, _BLUE, half)[:0:-1], _arm(centre, _RED, half)])
+    return np.concatenate([_arm(gray, _BLUE, half)[:0:-1], _arm(gray, _RED, half)])
 
 
 def _matplotlib(name: str) -> Values:

@@ -125,8 +125,9 @@ def diverging_range(values: npt.ArrayLike, *, percentile: float = DEFAULT_PERCEN
     span = float(np.percentile(magnitude, percentile)) if percentile < 100.0 else largest
     if not 0.0 < span <= largest:
         span = largest
+    # 0.0 - span, not -span: a map of zeros has no negative zero in its legend.
     return DisplayRange(
-        -span, span, True, clips_low=bool(float(array.min()) < -span), clips_high=bool(float(array.max()) > span)
+        0.0 - span, span, True, clips_low=bool(float(array.min()) < -span), clips_high=bool(float(array.max()) > span)
     )
 
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.render.arrays import RGB, rgb_picture
-from onnxplain.engine.render.canvas import INK, MUTED, Canvas, Style
-from onnxplain.engine.render.colorbar import bar_size, draw_bar, minus
-from onnxplain.engine.render.colormaps import DIVERGING, SEQUENTIAL, STEPS, apply, table, unit_index
+from onnxplain.engine.render.canvas import RULE, Style
+from onnxplain.engine.render.colorbar import bar_size, draw_bar, short_number
+from onnxplain.engine.render.colormaps import DIVERGING, DIVERGING_OVERLAY, SEQUENTIAL, STEPS, apply, table, unit_index
+from onnxplain.engine.render.frame import Frame
 from onnxplain.engine.render.normalize import DEFAULT_PERCENTILE, DisplayRange, display_range
 from onnxplain.engine.render.png import encode
 from onnxplain.engine.render.resize import enlarge_map, fit_picture, has_hard_pixels, shrink_map
@@ -37,7 +38,8 @@ class Look:
     """How a map is laid over a picture; the defaults were chosen by eye on photographs.
 
     Attributes:
-        colormap: Name for :func:`onnxplain.engine.render.colormaps.apply`; None: ``inferno``, ``polar`` when signed.
+        colormap: Name for :func:`onnxplain.engine.render.colormaps.apply`; None takes ``inferno``, or ``polar_gray``
+            when signed.
         alpha: Opacity of the largest magnitude, 0 to 1.
         gamma: Opacity is ``alpha * magnitude ** gamma``; below 1 shows small values more.
         fade: How far the picture is taken towards grey, 0 (its own colours) to 1.
@@ -67,7 +69,7 @@ class Look:
 
     def colors(self, signed: bool) -> RGB:
         """The colour table, ``(511, 3)``."""
-        return table(self.colormap or (DIVERGING if signed else SEQUENTIAL))
+        return table(self.colormap or (DIVERGING_OVERLAY if signed else SEQUENTIAL))
 
     def opacity(self, signed: bool) -> npt.NDArray[np.float32]:
         """Opacity of each table entry, ``(511,)``."""
@@ -184,10 +186,10 @@ def caption_text(
     """
     parts = [class_name or ""]
     if score is not None:
-        parts.append(f"{head or 'score'} {minus(f'{score:.4g}')}")
+        parts.append(f"{head or 'score'} {short_number(score)}")
     parts.append(method or "")
     if residual is not None:
-        parts.append(f"residual {minus(f'{residual:.1e}')}")
+        parts.append(f"residual {short_number(residual, digits=2)}")
     return "  ·  ".join(part for part in parts if part)
 
 
@@ -248,7 +250,7 @@ def figure_overlay(
             pictures.append((method or "attribution", blend(rgb, unit, signed=signed, look=look)))
         else:
             pictures.append(("map", apply(np.clip(unit, 0, 1), look.colormap or _default(signed))))
-    colors = look.bar_colors(signed) if "overlay" in panels else look.colors(signed)
+    colors = look.bar_colors(signed) if "overlay" in panels else table(look.colormap or _default(signed))
     caption = caption_text(class_name=class_name, score=score, head=head, method=method, residual=residual)
     page = _compose(pictures, shown, colors, title, [caption, note], style, panel, bar=tuple(panels) != ("picture",))
     return encode(page, metadata)
@@ -269,27 +271,19 @@ def _compose(
     *,
     bar: bool,
 ) -> RGB:
-    """Title, pictures in a row under their labels, colour bar, captions."""
+    """Pictures in a row under their labels, and a colour bar, framed by title and captions."""
     height, width = pictures[0][1].shape[:2]
     bar_width = style.gap + bar_size(shown, height, style)[0] if bar else 0
     content = max(len(pictures) * (width + style.gap) - style.gap + bar_width, panel)
-    titles = wrap(title, style.title, content, lines=2, bold=True)
-    lines = [line for text in captions for line in wrap(text, style.small, content, lines=3)]
-    title_line, label_line, small_line = style.line(style.title), style.line(style.label), style.line(style.small)
-    top = style.margin + len(titles) * title_line + (style.gap // 2 if titles else 0)
-    pictures_top = top + label_line + style.gap // 4
-    captions_top = pictures_top + height + (style.gap * 3 // 4 if lines else 0)
-    canvas = Canvas(content + 2 * style.margin, captions_top + len(lines) * small_line + style.margin)
-    for k, line in enumerate(titles):
-        canvas.text(style.margin, style.margin + (k + 0.5) * title_line, line, size=style.title, bold=True)
-    x = style.margin
+    label_line = style.line(style.label)
+    head = label_line + style.gap // 4
+    frame = Frame(title, captions, content, style)
+    canvas, x, top = frame.open(head + height)
     for label, rgb in pictures:
         words = wrap(label, style.label, width, lines=1)
-        canvas.text(x, top + 0.5 * label_line, words[0] if words else "", size=style.label, color=INK)
-        canvas.picture(x, pictures_top, rgb)
+        canvas.text(x, top + 0.5 * label_line, words[0] if words else "", size=style.label)
+        canvas.picture(x, top + head, rgb, edge=RULE)
         x += width + style.gap
     if bar:
-        draw_bar(canvas, x, pictures_top, height, shown, colors, style)
-    for k, line in enumerate(lines):
-        canvas.text(style.margin, captions_top + (k + 0.5) * small_line, line, size=style.small, color=MUTED)
+        draw_bar(canvas, x, top + head, height, shown, colors, style)
     return canvas.finish()
