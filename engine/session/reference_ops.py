@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_resize import Resize as _Resize
 
 from onnxplain.engine.session.reference_windows import WINDOWED
 
@@ -80,3 +81,28 @@ class OneHot(OpRun):
 
 
 CORRECTED.append(OneHot)
+
+
+class Resize(_Resize):
+    """The evaluator computes cubic coefficients in float32, and takes a fractional size for ``length_resized``."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[override]
+        self, x: np.ndarray[Any, Any], roi: Any = None, scales: Any = None, sizes: Any = None, **attributes: Any
+    ) -> tuple[np.ndarray[Any, Any]]:
+        attributes["cubic_coeff_a"] = float(attributes["cubic_coeff_a"])
+        axes = attributes.get("axes")
+        if axes is not None:
+            axes = attributes["axes"] = [int(a) % x.ndim for a in axes]
+        if scales is not None and attributes["coordinate_transformation_mode"] in (
+            "align_corners",
+            "tf_crop_and_resize",
+        ):
+            # These two depend on sizes alone.
+            lengths = np.asarray(x.shape)[list(axes) if axes is not None else slice(None)]
+            scales, sizes = None, np.floor(lengths * np.asarray(scales)).astype(np.int64)
+        return super()._run(x, roi, scales, sizes, **attributes)  # type: ignore[no-any-return]
+
+
+CORRECTED.append(Resize)

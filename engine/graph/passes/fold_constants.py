@@ -4,7 +4,7 @@
    or transposed weight is not copied into the file).
 2. ``Shape(x)`` with known sizes, and integer arithmetic on partly known sizes (Gather, Slice, Concat,
    Cast, Squeeze, Unsqueeze, Reshape, Add, Sub, Mul, Div) -> the numbers, where they are known.
-3. Reshape, Expand and ConstantOfShape by partly known sizes -> their output shape, symbols kept.
+3. Reshape, Expand, ConstantOfShape and Resize by partly known sizes -> their output shape, symbols kept.
 
 Sizes found this way sharpen the shapes of what follows, which can make more sizes known: one pass over
 the nodes in order does both.
@@ -80,7 +80,7 @@ class _Folder:
             return False
         try:
             result = self._run(node, values)
-        except Exception:  # noqa: BLE001 - an operator that the evaluator lacks stays for the runtime
+        except Exception:
             return False
         if not isinstance(result, np.ndarray) or result.nbytes > LIMIT or result.dtype.kind in "OU":
             return False
@@ -148,9 +148,12 @@ class _Folder:
 
     def _shape_from_sizes(self, node: ir.Node) -> None:
         """Case 3."""
-        if node.op_type not in ("Reshape", "Expand", "ConstantOfShape"):
+        place = _SIZES_AT.get(node.op_type)
+        if place is None or place >= len(node.inputs):
             return
-        sizes = self._content(node.inputs[0 if node.op_type == "ConstantOfShape" else 1])
+        if node.op_type == "Resize" and not _resizes_to_all(node):
+            return
+        sizes = self._content(node.inputs[place])
         x = node.inputs[0]
         if sizes is None or x is None:
             return
@@ -190,6 +193,16 @@ class _Folder:
                     value,
                     [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in proto.tensor_type.shape.dim],
                 )
+
+
+#: Which operand says the sizes of the result.
+_SIZES_AT = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Resize": 3}
+
+
+def _resizes_to_all(node: ir.Node) -> bool:
+    """Whether the operand holds the size of every axis as it will be."""
+    policy = node.attributes.get("keep_aspect_ratio_policy")
+    return "axes" not in node.attributes and (policy is None or policy.value == "stretch")
 
 
 def _type_proto(value: ir.Value) -> onnx.TypeProto:
