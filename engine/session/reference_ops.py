@@ -12,9 +12,10 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_resize import Resize as _Resize
 
+from onnxplain.engine.session.reference_elementwise import ELEMENTWISE
 from onnxplain.engine.session.reference_windows import WINDOWED
 
-CORRECTED: list[type[OpRun]] = [*WINDOWED]
+CORRECTED: list[type[OpRun]] = [*ELEMENTWISE, *WINDOWED]
 
 
 class Pad(OpRun):
