@@ -29,8 +29,9 @@ def input_labels(value: ir.Value, layout: str = "auto") -> Labels:
 
     Args:
         value: The tensor: ``[N, C, H, W]``, ``[N, H, W, C]``, ``[N, C, T]``, ``[N, T, D]``, ``[N, F]``.
-        layout: ``channels_first`` or ``channels_last``; ``auto`` takes the channel axis of pictures to be
-            the one of size 1, 3 or 4, the last one for the result of an embedding lookup, else axis 1.
+        layout: ``channels_first`` or ``channels_last``; ``auto`` looks at what reads the tensor (Conv, or
+            a Transpose that moves the channels), then at which axis of a picture has size 1, 3 or 4; the
+            result of an embedding lookup has its channels last, anything else on axis 1.
 
     Raises:
         OptionError: Unknown layout.
@@ -52,8 +53,35 @@ def _channels_are_last(value: ir.Value, count: int) -> bool:
     producer = value.producer()
     if producer is not None and producer.op_type == "Gather":
         return True
+    consumed = _layout_by_use(value)
+    if consumed is not None:
+        return consumed
     known = dims(value) or ()
     return count == 4 and known[1] not in (1, 3, 4) and known[3] in (1, 3, 4)
+
+
+#: Operators that fix axis 1 as the channels.
+_CHANNELS_FIRST = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "MaxPool", "AveragePool"}
+_CHANNELS_FIRST |= {"GlobalAveragePool", "GlobalMaxPool", "LRN", "DepthToSpace", "SpaceToDepth"}
+#: Operators through which a layout is followed.
+_THROUGH = {"Add", "Sub", "Mul", "Div", "Cast", "Clip", "Relu", "Pad", "Identity", "QuantizeLinear", "DequantizeLinear"}
+
+
+def _layout_by_use(value: ir.Value) -> bool | None:
+    """What the operators that read the tensor take its channel axis to be; None where they do not tell."""
+    queue, seen = [value], 0
+    while queue and seen < 32:
+        current = queue.pop(0)
+        for node in current.consumers():
+            seen += 1
+            if node.op_type in _CHANNELS_FIRST:
+                return False
+            if node.op_type == "Transpose" and "perm" in node.attributes:
+                perm = list(node.attributes["perm"].value)
+                return len(perm) > 2 and perm[1] == len(perm) - 1
+            if node.op_type in _THROUGH:
+                queue.append(node.outputs[0])
+    return None
 
 
 def spatial_axes(labels: Labels) -> dict[str, int]:

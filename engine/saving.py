@@ -6,11 +6,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +18,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import InputError, OutputError
 from onnxplain.engine.explanation import Array, Explanation, Residual, TermInfo, Terms, jsonable
+from onnxplain.engine.render.png import write_bytes
 
 #: Version of the stored form; a newer one is refused, not guessed at.
 FORMAT = 1
@@ -29,35 +27,6 @@ _PLAIN = (
     *("head", "head_note", "output", "method", "options", "seed", "quantisation", "blocked", "notes", "signed"),
     *("provenance", "target_shape"),
 )
-
-
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Write a file atomically: to a neighbour first, then renamed.
-
-    Raises:
-        OutputError: The folder is missing, or the file cannot be written.
-    """
-    folder = path.parent
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: the folder {folder} does not exist; create it first")
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise OutputError(f"cannot write {path} ({e.strerror}); check the folder's permissions and space") from None
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_model(model: ir.Model, path: Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxplain.engine.errors import OutputError
 from onnxplain.engine.render.colormaps import DIVERGING, SEQUENTIAL, apply
-from onnxplain.engine.render.normalize import display_range, normalize
+from onnxplain.engine.render.normalize import display_range
 from onnxplain.engine.render.png import encode
 
 if TYPE_CHECKING:
@@ -29,8 +29,5 @@ def map_png(explanation: Explanation, sample: int = 0) -> bytes:
         raise OutputError(f"a map of shape {values.shape} is no picture; save it as .npz or .json")
     factor = max(1, -(-SHORTEST // min(values.shape)))
     shown = np.repeat(np.repeat(values, factor, axis=0), factor, axis=1)
-    unit = normalize(shown, display_range(shown, signed=explanation.signed))
+    unit = display_range(shown, signed=explanation.signed).to_unit(shown)
     return encode(apply(unit, DIVERGING if explanation.signed else SEQUENTIAL))
-
-
-

@@ -52,6 +52,8 @@ def chunk_size(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]], budge
     fixed = fixed_batch(model)
     if fixed is not None:
         return fixed
+    if budget_mib == float("inf"):
+        return 2**31
     return max(1, int(budget_mib * 2**20 // sample_bytes(model, feeds)))
 
 
