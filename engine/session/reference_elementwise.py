@@ -20,5 +20,18 @@ class Erf(OpRun):
         return (np.asarray(_erf(x)).astype(x.dtype),)
 
 
+class Gelu(OpRun):
+    """The evaluator expands it to its own float32 Erf."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray[Any, Any], approximate: str = "none") -> tuple[np.ndarray[Any, Any]]:
+        if approximate == "tanh":
+            gate = 1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+        else:
+            gate = 1 + _erf(x / math.sqrt(2))
+        return (np.asarray(0.5 * x * gate).astype(x.dtype),)
+
+
 #: All of this module, for :data:`onnxplain.engine.session.reference_ops.CORRECTED`.
-ELEMENTWISE: list[type[OpRun]] = [Erf]
+ELEMENTWISE: list[type[OpRun]] = [Erf, Gelu]
