@@ -189,11 +189,11 @@ def reduce_extremum(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contrib
 @gradient("TopK")
 def top_k(op: Builder, node: Primal, dy: ir.Value | None, _: ir.Value | None = None) -> Sequence[Contribution]:
     """dx = dy at the elements that were chosen, else 0."""
-    axis = node.axis()
+    axis = int(node.attribute("axis", -1))
     indices = node.outputs[1] if len(node.outputs) > 1 else None
     if indices is None or not indices.name:
-        attributes = {k: int(node.attribute(k, 1)) for k in ("largest", "sorted")}
-        indices = op.emit("TopK", list(node.inputs), outputs=2, axis=axis, **attributes)[1]
+        largest, ordered = int(node.attribute("largest", 1)), int(node.attribute("sorted", 1))
+        indices = op.emit("TopK", node.inputs, outputs=2, axis=axis, largest=largest, sorted=ordered)[1]
     return only(node, None if dy is None else op.ScatterElements(zeros_like(op, node.x()), indices, dy, axis=axis))
 
 

@@ -54,5 +54,5 @@ def log_softmax_bias(op: Builder, node: Primal) -> Sequence[Bias]:
 no_gradient(
     "Hardmax",
     reported=True,
-    remedy="it gives 1 to the largest element, which changes in steps; explain the scores that enter it, or Softmax of them",
+    remedy="it gives 1 to the largest element, which changes in steps; explain what enters it, or use Softmax instead",
 )
