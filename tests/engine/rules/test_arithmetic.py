@@ -78,6 +78,7 @@ CASES = [
     case("Clip", x=(2, 3, 4), low=scalar(-0.5), name="Clip-lower"),
     case("Clip", x=(2, 3, 4), low=scalar(-np.inf), high=scalar(0.4), name="Clip-infinite-bound"),
     case("Clip", x=(2, 3, 4), low=scalar(0.4), high=scalar(-0.4), name="Clip-crossed", wrt=("x",)),
+    case("Clip", x=(2, 3, 4), opset=7, attributes={"min": -0.2, "max": 0.6}, name="Clip-attributes"),
     case("Clip", x=(4, 3), low=(), high=(), name="Clip-all-active"),
     case("Clip", x=(4, 3), low=(), name="Clip-low-active"),
     case("Clip", x=(4, 3), low=None, high=(), name="Clip-high-active"),
