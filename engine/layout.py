@@ -83,6 +83,13 @@ def cast_like(op: Builder, value: ir.Value, like: ir.Value) -> ir.Value:
     return op.Cast(value, to=like.dtype.value)
 
 
+def widened(op: Builder, value: ir.Value) -> ir.Value:
+    """``value`` in float32 where its type is narrower: scatter-add is exact there, and has a kernel everywhere."""
+    if value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        return op.Cast(value, to=ir.DataType.FLOAT.value)
+    return value
+
+
 def slice_axis(op: Builder, value: ir.Value, axis: int, start: int, end: int = END, step: int = 1) -> ir.Value:
     """``value[start:end:step]`` along one axis, by numbers."""
     return op.Slice(value, [start], [end], [axis], [step])

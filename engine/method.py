@@ -171,6 +171,11 @@ def method(name: str) -> Any:
     return register
 
 
+def option_names(cls: type[Method]) -> list[str]:
+    """Names of a method's options, in the order in which it declares them."""
+    return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
+
 def create(name: str, options: Mapping[str, Any]) -> Method:
     """A configured method.
 
@@ -178,12 +183,38 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
         OptionError: Unknown method or option, or a value that the method refuses.
     """
     cls = METHODS.get(name)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    known = option_names(cls)
     for key in options:
         if key not in known:
             offered = ", ".join(known) or "none"
             raise OptionError(f"method '{name}' has no option '{key}'; its options: {offered}")
-    return cls(**options)
+    kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return cls(**{key: _of_kind(key, value, kinds[key]) for key, value in options.items()})
+
+
+#: Written type of an option -> what it may hold, in Python and in words; other types are the method's own matter.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool, np.bool_), "true or false"),
+    "int": ((int, np.integer), "a whole number"),
+    "float": ((int, float, np.integer, np.floating), "a number"),
+    "str": ((str,), "a name"),
+    "tuple[str, ...]": ((str, list, tuple), "a list of names"),
+}
+
+
+def _of_kind(key: str, value: Any, written: str) -> Any:
+    """The value, once its type is one that the option's own type allows."""
+    plain = written.removesuffix(" | None")
+    if plain not in _KINDS or (value is None and plain != written):
+        return value
+    allowed, words = _KINDS[plain]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and plain in ("int", "float")):
+        raise OptionError(f"{key}={value!r} is not possible; give {words}")
+    if plain == "tuple[str, ...]" and not isinstance(value, str):
+        if not all(isinstance(item, str) for item in value):
+            raise OptionError(f"{key}={value!r} is not possible; give {words}")
+        return tuple(value)
+    return value
 
 
 def choose(name: str, value: Any, allowed: Sequence[Any]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxplain.engine.forms import channel_sum
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.places import Labels, spatial_axes
@@ -26,6 +27,25 @@ TINY = 1e-30
 
 
 @dataclass(frozen=True)
+class Deferred:
+    """A layer's channel sum whose rescaling is left to where all layers meet.
+
+    The finished map is ``(total - channels low) / (top - low + EPSILON)``: one product per layer, and one
+    number per sample that is the same everywhere, so all layers of one resolution are rescaled at once.
+
+    Attributes:
+        total: ``[N, 1, P]``, all places in one axis.
+        top, low: ``[N, 1, 1]``: the layer's extremes.
+        channels: Number of channels that were summed.
+    """
+
+    total: ir.Value
+    top: ir.Value
+    low: ir.Value
+    channels: int
+
+
+@dataclass(frozen=True)
 class Psi:
     """Post-processing of one layer's tensor of terms."""
 
@@ -33,7 +53,7 @@ class Psi:
     rescale: str
     scope: str
 
-    def apply(self, op: Builder, a: ir.Value, c: ir.Value | None, labels: Labels) -> ir.Value:
+    def apply(self, op: Builder, a: ir.Value, c: ir.Value | None, labels: Labels) -> ir.Value | Deferred:
         """Map ``[N, places...]`` of ``a * c``: signed, rescaled, summed over channels.
 
         Args:
@@ -76,11 +96,11 @@ class Psi:
         low = op.ReduceMin(v, axes, keepdims=1)
         return op.Div(op.Sub(v, low), op.Add(op.Sub(top, low), EPSILON))
 
-    def _per_channel(self, op: Builder, a: ir.Value, c: ir.Value, labels: Labels) -> ir.Value | None:
+    def _per_channel(self, op: Builder, a: ir.Value, c: ir.Value, labels: Labels) -> ir.Value | Deferred | None:
         """The same for a bias that is one number per channel, without a tensor of products.
 
-        |a c| = |a| |c|: its extremes are those of |a| per channel times |c|, its channel sum is a 1x1
-        convolution of |a| with |c|, and rescaling commutes with the sum.
+        |a c| = |a| |c|: its extremes are those of |a| per channel times |c|, its channel sum is a matrix
+        product with |c|, and rescaling commutes with the sum.
         """
         full, part = dims(a), dims(c)
         if full is None or part is None or not isinstance(full[1], int):
@@ -88,18 +108,22 @@ class Psi:
         if constant_axes(part, full) != list(range(2, len(full))) or len(full) - len(part) > 1:
             return None
         count = full[1]
-        magnitude = op.Abs(a)
-        weights = op.Reshape(op.Abs(c), [1, -1, *[1] * (len(full) - 2)])
-        total = op.Conv(magnitude, op.Expand(weights, [1, count, *[1] * (len(full) - 2)]))
         spatial = list(range(2, len(full)))
+        magnitude = op.Abs(a)
+        weights = op.Reshape(op.Abs(c), [1, -1, 1])
+        total = channel_sum(op, magnitude, weights, count)
+        sizes = full[2:]
         if self.rescale != "none":
-            top = op.ReduceMax(op.Mul(op.ReduceMax(magnitude, spatial, keepdims=1), weights), [1], keepdims=1)
+            flat = op.Reshape(magnitude, [0, count, -1])
+            top = op.ReduceMax(op.Mul(op.ReduceMax(flat, [2], keepdims=1), weights), [1], keepdims=1)
             if self.rescale == "max":
                 total = op.Div(total, op.Add(top, TINY))
             else:
-                low = op.ReduceMin(op.Mul(op.ReduceMin(magnitude, spatial, keepdims=1), weights), [1], keepdims=1)
-                total = op.Div(op.Sub(total, op.Mul(low, float(count))), op.Add(op.Sub(top, low), EPSILON))
-        return op.Squeeze(total, [1])
+                low = op.ReduceMin(op.Mul(op.ReduceMin(flat, [2], keepdims=1), weights), [1], keepdims=1)
+                return Deferred(total, top, low, count)
+        if sum(not isinstance(d, int) for d in sizes) <= 1:
+            return op.Reshape(total, [0, *[d if isinstance(d, int) else -1 for d in sizes]])
+        return op.Reshape(total, op.Concat([0], op.Slice(op.Shape(a), [2], [2 + len(spatial)]), axis=0))
 
 
 class MapSum:
@@ -119,12 +143,21 @@ class MapSum:
         self.names = list(spatial_axes(labels))
         self.align_corners = align_corners
         self._groups: dict[tuple[object, ...], list[ir.Value]] = {}
+        self._deferred: dict[tuple[object, ...], tuple[list[Deferred], ir.Value]] = {}
+        self._offsets: list[ir.Value] = []
 
-    def add(self, value: ir.Value, like: ir.Value, labels: Labels) -> None:
+    def add(self, value: ir.Value | Deferred, like: ir.Value, labels: Labels) -> None:
         """Add a map ``[N, places...]`` made from ``like``."""
         places = spatial_axes(labels)
         known = dims(like)
         order = [name for name in places if name in self.names]
+        if isinstance(value, Deferred):
+            if order == self.names:
+                sizes = tuple(known[places[name]] if known is not None else None for name in self.names)
+                key = sizes if None not in sizes else (object(),)
+                self._deferred.setdefault(key, ([], like))[0].append(value)
+                return
+            value = self._rescaled([value], like)
         if order != self.names:
             perm = [0, *[1 + order.index(name) for name in self.names]]
             value = self.op.Transpose(value, perm=perm)
@@ -132,9 +165,29 @@ class MapSum:
         key: tuple[object, ...] = sizes if None not in sizes else (object(),)
         self._groups.setdefault(key, []).append(value)
 
+    def _rescaled(self, layers: list[Deferred], like: ir.Value) -> ir.Value:
+        """Rescale and sum the layers of one resolution: a matrix product; what is constant goes to the offsets."""
+        op = self.op
+
+        def joined(values: list[ir.Value], axis: int) -> ir.Value:
+            return values[0] if len(values) == 1 else op.Concat(*values, axis=axis)
+
+        top = joined([d.top for d in layers], 2)
+        low = joined([d.low for d in layers], 2)
+        scale = op.Reciprocal(op.Add(op.Sub(top, low), EPSILON))
+        summed = op.MatMul(scale, joined([d.total for d in layers], 1))
+        counts = op.constant([float(d.channels) for d in layers], like.dtype)
+        self._offsets.append(op.ReduceSum(op.Mul(op.Mul(low, scale), counts), [1, 2], keepdims=0))
+        sizes = (dims(like) or ())[2:]
+        if sum(not isinstance(d, int) for d in sizes) <= 1:
+            return op.Reshape(summed, [0, *[d if isinstance(d, int) else -1 for d in sizes]])
+        return op.Reshape(summed, op.Concat([0], op.Slice(op.Shape(like), [2], [2 + len(sizes)]), axis=0))
+
     def finish(self) -> ir.Value | None:
         """The sum, ``[N, places...]``; None when nothing was added."""
         op = self.op
+        for size, (layers, like) in self._deferred.items():
+            self._groups.setdefault(size, []).append(self._rescaled(layers, like))
         known = dims(self.source)
         target = tuple(known[a] if known is not None else None for a in self.axes)
         total: list[ir.Value] = []
@@ -144,6 +197,9 @@ class MapSum:
         if not total:
             return None
         result = total[0] if len(total) == 1 else op.Sum(*total)
+        if self._offsets:
+            offset = self._offsets[0] if len(self._offsets) == 1 else op.Sum(*self._offsets)
+            result = op.Sub(result, op.Reshape(offset, [-1] + [1] * len(self.axes)))
         result.shape = ir.Shape([known[0] if known is not None else None, *target])
         return result
 

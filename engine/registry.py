@@ -48,10 +48,10 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
         import_submodules(importlib.import_module(self.package))
         for point in entry_points(group=self.group):
             point.load()
+        self._loaded = True
 
     def get(self, name: str) -> T:
         """The entry of that name.

@@ -12,12 +12,13 @@ import onnx_ir as ir
 
 from onnxplain.engine.backward import Adjoints
 from onnxplain.engine.errors import UnsupportedNodeError
+from onnxplain.engine.forms import dot
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.names import describe
 from onnxplain.engine.graph.shapes import Dims, dims, same
 from onnxplain.engine.places import Labels, find_places, spatial_axes
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import BIAS, BiasKind
+from onnxplain.engine.rules.table import BIAS, Bias, BiasKind
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Term:
         tensor: Name of the tensor that the bias is part of.
         placed: Whether that tensor has the attributed input's spatial axes.
         adjoint, bias: The two factors, in the graph.
+        factor: A number still to be multiplied with the bias.
         labels: The tensor's axes.
     """
 
@@ -44,6 +46,16 @@ class Term:
     adjoint: ir.Value
     bias: ir.Value
     labels: Labels
+    factor: float
+
+    def total(self, op: Builder) -> ir.Value:
+        """Emit ``<a, c>`` per sample, ``[N, 1]``."""
+        result = inner(op, self.adjoint, self.bias)
+        return result if self.factor == 1.0 else op.Mul(result, self.factor)
+
+    def full_bias(self, op: Builder) -> ir.Value:
+        """Emit the bias c itself."""
+        return Bias(self.bias, self.kind, factor=self.factor).full(op)
 
 
 def bias_terms(
@@ -68,13 +80,14 @@ def bias_terms(
             placed = spatial_input and wanted <= set(spatial_axes(labels))
             terms.append(
                 Term(
-                    node.name, describe(node.ir), part.kind, part.name, tensor.name or "", placed, adjoint, part.value, labels
+                    node.name, describe(node.ir), part.kind, part.name, tensor.name or "", placed, adjoint, part.value, labels,
+                    part.factor,
                 )
-            )
+            )  # fmt: skip
     return terms
 
 
-def _node_bias(op: Builder, node: Primal) -> list:  # type: ignore[type-arg]
+def _node_bias(op: Builder, node: Primal) -> list[Bias]:
     entry = BIAS.find(node.domain, node.op_type, op.opset)
     if entry is None:
         raise UnsupportedNodeError(
@@ -90,7 +103,14 @@ def inner(op: Builder, a: ir.Value, c: ir.Value) -> ir.Value:
     costs one pass over the adjoint and no product of its size.
     """
     full, part = dims(a), dims(c)
+    if full is not None and full == part and None not in full:
+        return dot(op, a, c)
     axes = constant_axes(part, full)
+    if full is not None and axes and axes == list(range(2, len(full))) and isinstance(full[1], int):
+        sums = op.ReduceSum(a, axes, keepdims=0)
+        if part is not None and len(full) - len(part) in (0, 1) and (len(part) < len(full) or part[0] == 1):
+            return op.MatMul(sums, op.Reshape(c, [full[1], 1]))
+        return op.ReduceSum(op.Flatten(op.Mul(sums, op.Flatten(c, axis=1)), axis=1), [1], keepdims=1)
     if axes:
         a = op.ReduceSum(a, axes, keepdims=1)
     return op.ReduceSum(op.Flatten(op.Mul(a, c), axis=1), [1], keepdims=1)

@@ -18,7 +18,7 @@ from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Residual, TermInfo, Terms
 from onnxplain.engine.method import Method, Parts, Plan, Run, choose, method
 from onnxplain.engine.psi import RESCALES, SCOPES, SIGNS, MapSum, Psi
-from onnxplain.engine.terms import Term, bias_terms, inner
+from onnxplain.engine.terms import Term, bias_terms
 
 #: Relative residual past which a float32 decomposition is not believed (the authors' own tolerance).
 TOLERANCE = 1e-4
@@ -87,10 +87,10 @@ class FullGrad(Method):
         )
         object.__setattr__(self, "_info", info)
         if terms:
-            plan.output("bias_terms", op.Concat(*[inner(op, t.adjoint, t.bias) for t in terms], axis=1))
+            plan.output("bias_terms", op.Concat(*[t.total(op) for t in terms], axis=1))
         if self.term_maps:
             for i, t in enumerate(terms):
-                plan.output(f"bias_map/{i}", op.Mul(t.adjoint, t.bias), t.adjoint.shape)
+                plan.output(f"bias_map/{i}", op.Mul(t.adjoint, t.full_bias(op)), t.adjoint.shape)
 
     def _draw(self, plan: Plan, terms: list[Term], products: dict[str, ir.Value]) -> set[int]:
         """Emit the map; which terms are part of it is the result."""
@@ -111,7 +111,7 @@ class FullGrad(Method):
             )
         for i in sorted(drawn):
             t = terms[i]
-            total.add(psi.apply(plan.rewriter.op, t.adjoint, t.bias, t.labels), t.adjoint, t.labels)
+            total.add(psi.apply(plan.rewriter.op, t.adjoint, t.full_bias(plan.rewriter.op), t.labels), t.adjoint, t.labels)
         result = total.finish()
         if result is not None:
             plan.output("map", result, None)

@@ -15,7 +15,17 @@ import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import Dim, dims, rank
-from onnxplain.engine.layout import END, pad_axis, shape_of, size_of, slice_axis, target_shape, zeros_like
+from onnxplain.engine.layout import (
+    END,
+    cast_like,
+    pad_axis,
+    shape_of,
+    size_of,
+    slice_axis,
+    target_shape,
+    widened,
+    zeros_like,
+)
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.permutation import moved
 from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, linear, only
@@ -244,24 +254,25 @@ def _add_rows(op: Builder, node: Primal, dy: ir.Value, axis: int) -> ir.Value:
         )
     if indices.dtype != ir.DataType.INT64:
         indices = op.Cast(indices, to=ir.DataType.INT64.value)
-    places = op.Unsqueeze(indices, [-1])
+    places, dy = op.Unsqueeze(indices, [-1]), widened(op, dy)
     if axis == 0 or count is None:
-        return op.ScatterND(zeros_like(op, x), places, dy, reduction="add")
+        return cast_like(op, op.ScatterND(zeros_like(op, x, dy.dtype), places, dy, reduction="add"), x)
     total = node.rank()
     front = [axis, *(a for a in range(total) if a != axis)]
     picked = list(range(axis, axis + count))
     rows = op.Transpose(dy, perm=[*picked, *(a for a in range(total - 1 + count) if a not in picked)])
     shape = op.Gather(shape_of(op, x), front)
-    zeros = op.ConstantOfShape(shape, value=ir.tensor([0], dtype=x.dtype or ir.DataType.FLOAT))
-    added = op.ScatterND(zeros, places, rows, reduction="add")
+    zeros = op.ConstantOfShape(shape, value=ir.tensor([0], dtype=dy.dtype or ir.DataType.FLOAT))
+    added = cast_like(op, op.ScatterND(zeros, places, rows, reduction="add"), x)
     return op.Transpose(added, perm=[int(i) for i in np.argsort(front)])
 
 
 @gradient("GatherElements")
 def gather_elements(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
     """ddata = dy added up at the elements that it was picked from."""
-    axis = int(node.attribute("axis", 0))
-    return only(node, op.ScatterElements(zeros_like(op, node.x()), node.x(1), dy, axis=axis, reduction="add"))
+    axis, dy = int(node.attribute("axis", 0)), widened(op, dy)
+    added = op.ScatterElements(zeros_like(op, node.x(), dy.dtype), node.x(1), dy, axis=axis, reduction="add")
+    return only(node, cast_like(op, added, node.x()))
 
 
 @gradient("GatherND")
@@ -270,7 +281,9 @@ def gather_nd(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]
     batch, indices = int(node.attribute("batch_dims", 0)), node.x(1)
     if batch:
         return only(node, moved(op, node.x(), dy, lambda n: op.GatherND(n, indices, batch_dims=batch)))
-    return only(node, op.ScatterND(zeros_like(op, node.x()), indices, dy, reduction="add"))
+    dy = widened(op, dy)
+    added = op.ScatterND(zeros_like(op, node.x(), dy.dtype), indices, dy, reduction="add")
+    return only(node, cast_like(op, added, node.x()))
 
 
 # ----- others -----------------------------------------------------------------------------------------

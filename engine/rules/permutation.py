@@ -13,7 +13,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.layout import END, count_of, reshape_like, shape_of
+from onnxplain.engine.layout import END, cast_like, count_of, reshape_like, shape_of, widened
 
 #: Runs the operator on another tensor of its operand's shape.
 Move = Callable[[ir.Value], ir.Value]
@@ -24,8 +24,9 @@ def moved(op: Builder, x: ir.Value, dy: ir.Value, move: Move) -> ir.Value:
     count = count_of(op, x)
     numbers = op.Reshape(op.Range(1, op.Add(count, 1), 1), shape_of(op, x))
     places = op.Reshape(move(numbers), [-1])
+    dy = widened(op, dy)
     slots = op.ConstantOfShape(
         op.Reshape(op.Add(count, 1), [1]), value=ir.tensor([0], dtype=dy.dtype or ir.DataType.FLOAT)
     )
     total = op.ScatterElements(slots, places, op.Reshape(dy, [-1]), axis=0, reduction="add")
-    return reshape_like(op, op.Slice(total, [1], [END], [0]), x)
+    return reshape_like(op, cast_like(op, op.Slice(total, [1], [END], [0]), x), x)

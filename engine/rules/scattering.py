@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxplain.engine import forms
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.layout import zeros_like
+from onnxplain.engine.layout import cast_like, widened, zeros_like
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient
 
@@ -42,14 +42,16 @@ class _Places:
 
     def total(self, updates: ir.Value) -> ir.Value:
         """The updates added up at the places, zeros elsewhere."""
-        return self.scatter(zeros_like(self.op, self.data), updates, "add")
+        updates = widened(self.op, updates)
+        added = self.scatter(zeros_like(self.op, self.data, updates.dtype), updates, "add")
+        return cast_like(self.op, added, self.data)
 
     def shares(self, y: ir.Value) -> tuple[ir.Value, ir.Value]:
         """For max and min: how much of y the data and each update are; ties share."""
         op = self.op
         ours = forms.indicator(op, op.Equal(self.data, y), y)
         theirs = forms.indicator(op, op.Equal(self.updates, self.gather(y)), y)
-        count = self.scatter(ours, theirs, "add")
+        count = op.Add(ours, self.total(theirs))
         return op.Div(ours, count), op.Div(theirs, self.gather(count))
 
 

@@ -41,12 +41,22 @@ class Bias:
             ``implicit`` where it comes from the operator not being linear.
         name: What the user knows it by: the parameter's name, or empty.
         output: Which of the node's results it belongs to.
+        factor: A number that ``value`` is still to be multiplied by; it costs nothing on a term's total.
     """
 
     value: ir.Value
     kind: BiasKind
     name: str = ""
     output: int = 0
+    factor: float = 1.0
+
+    def full(self, op: Builder) -> ir.Value:
+        """The bias c itself, factor included."""
+        if self.factor == 1.0:
+            return self.value
+        result = op.Mul(self.value, self.factor)
+        result.shape = self.value.shape
+        return result
 
 
 BiasRule = Callable[[Builder, Primal], Sequence[Bias]]
@@ -154,7 +164,9 @@ def elementwise(*op_types: str, since: int = 1, domain: str = "") -> Callable[[D
             return [op.Mul(dy, derivative(op, node)), *([None] * (len(node.inputs) - 1))]
 
         def node_bias(op: Builder, node: Primal) -> Sequence[Bias]:
-            return [Bias(op.Sub(node.y, op.Mul(node.x(), derivative(op, node))), "implicit")]
+            value = op.Sub(node.y, op.Mul(node.x(), derivative(op, node)))
+            value.shape = node.y.shape
+            return [Bias(value, "implicit")]
 
         GRADIENT.add(rule, *op_types, since=since, domain=domain)
         BIAS.add(node_bias, *op_types, since=since, domain=domain)
@@ -169,6 +181,7 @@ def of_degree(op: Builder, node: Primal, degree: int, output: int = 0) -> list[B
         return []
     y = node.outputs[output]
     value = y if degree == 0 else op.Neg(y) if degree == 2 else op.Mul(y, 1 - degree)
+    value.shape = y.shape
     return [Bias(value, "implicit", output=output)]
 
 

@@ -107,3 +107,81 @@ class Resize(_Resize):
 
 
 CORRECTED.append(Resize)
+
+
+class LRN(OpRun):
+    """The evaluator goes through as many channels as there are samples."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: np.ndarray[Any, Any], alpha: Any = None, beta: Any = None, bias: Any = None, size: int = 1
+    ) -> tuple[np.ndarray[Any, Any]]:
+        padded = np.pad(x * x, [(0, 0), ((size - 1) // 2, size // 2), *[(0, 0)] * (x.ndim - 2)])
+        total = sum(padded[:, i : i + x.shape[1]] for i in range(size))
+        return (x / (float(bias) + float(alpha) / size * total) ** float(beta),)
+
+
+class LpNormalization(OpRun):
+    """The evaluator sums signed values for p = 1, and takes axis 0 for no axis."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray[Any, Any], axis: int = -1, p: int = 2) -> tuple[np.ndarray[Any, Any]]:
+        norm = (np.abs(x) ** p).sum(axis=axis, keepdims=True) ** (1.0 / p)
+        return (np.where(norm == 0, 0.0, x / np.where(norm == 0, 1.0, norm)).astype(x.dtype),)
+
+
+class GroupNormalization(OpRun):
+    """The evaluator computes in float32 (``stash_type``) whatever the operands are."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: np.ndarray[Any, Any],
+        scale: np.ndarray[Any, Any],
+        bias: np.ndarray[Any, Any],
+        epsilon: Any = None,
+        num_groups: int = 1,
+        stash_type: Any = None,
+    ) -> tuple[np.ndarray[Any, Any]]:
+        parts = x.reshape(x.shape[0], num_groups, -1)
+        normalised = (parts - parts.mean(2, keepdims=True)) / np.sqrt(parts.var(2, keepdims=True) + float(epsilon))
+        if scale.size == num_groups:  # one for each group, as before opset 21
+            scale, bias = (np.repeat(v, x.shape[1] // num_groups) for v in (scale, bias))
+        shape = (-1, *[1] * (x.ndim - 2))
+        return (normalised.reshape(x.shape) * scale.reshape(shape) + bias.reshape(shape),)
+
+
+class RMSNormalization(OpRun):
+    """The evaluator computes in float32 (``stash_type``) whatever the operands are."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: np.ndarray[Any, Any],
+        scale: np.ndarray[Any, Any],
+        axis: int = -1,
+        epsilon: Any = None,
+        stash_type: Any = None,
+    ) -> tuple[np.ndarray[Any, Any]]:
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        return (x / np.sqrt((x * x).mean(axes, keepdims=True) + float(epsilon)) * scale,)
+
+
+CORRECTED += [LRN, LpNormalization, GroupNormalization, RMSNormalization]
+
+
+class MeanVarianceNormalization(OpRun):
+    """The evaluator refuses float64: the constants of the operator's definition are float32."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray[Any, Any], axes: Any = (0, 2, 3)) -> tuple[np.ndarray[Any, Any]]:
+        along = tuple(int(a) for a in axes)
+        return ((x - x.mean(along, keepdims=True)) / (x.std(along, keepdims=True) + 1e-9),)
+
+
+CORRECTED.append(MeanVarianceNormalization)

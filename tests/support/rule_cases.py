@@ -187,7 +187,7 @@ def _rewritten(proto: onnx.ModelProto, wrt: Sequence[str], float_outputs: Sequen
         for i, part in enumerate(entry.rule(rewriter.op, node)):
             adjoint = adjoints.of.get(node.outputs[part.output])
             if adjoint is not None:
-                pairs.append((rewriter.add_output(f"c_{node.name}_{i}", part.value), rewriter.add_output(f"a_{node.name}_{i}", adjoint)))
+                pairs.append((rewriter.add_output(f"c_{node.name}_{i}", part.full(rewriter.op)), rewriter.add_output(f"a_{node.name}_{i}", adjoint)))
     return rewriter.finish(), seed_names, gradients, pairs
 
 

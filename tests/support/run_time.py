@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import read_model
 from onnxplain.engine.rewrite import Rewriter
+from onnxplain.engine.rules.table import BIAS
 from onnxplain.engine.session.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -23,14 +24,14 @@ def ints(*values: int) -> Array:
 
 
 def model(nodes: list[onnx.NodeProto], feeds: Mapping[str, Array], opset: int = 18) -> onnx.ModelProto:
-    """A model from ``feeds``, none of whose sizes are told, to the float tensor ``y``."""
+    """A model from ``feeds``, none of whose sizes are told, to the tensor ``y`` of the type of ``x``."""
     infos = [
         helper.make_tensor_value_info(
             k, helper.np_dtype_to_tensor_dtype(v.dtype), [f"{k}{i}" if k == "x" else v.shape[i] for i in range(v.ndim)]
         )
         for k, v in feeds.items()
     ]
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", infos[0].type.tensor_type.elem_type, None)
     return helper.make_model(
         helper.make_graph(nodes, "g", infos, [y]), opset_imports=[helper.make_opsetid("", opset)], ir_version=9
     )
@@ -51,6 +52,20 @@ def of_one_node(op_type: str, feeds: Mapping[str, Array], seed: Array, opset: in
     """Gradient of one node with respect to ``x``, its first operand; all others are fed as well."""
     node = helper.make_node(op_type, list(feeds), ["y"], **attributes)
     return gradient(model([node], feeds, opset), feeds, seed)
+
+
+def terms_of(proto: onnx.ModelProto, feeds: Mapping[str, Array], seed: Array) -> list[tuple[str, str, Array]]:
+    """(kind, name, value) of every part of the first node's bias, for a gradient with respect to ``x``."""
+    rewriter = Rewriter(canonicalise(read_model(proto)))
+    y = rewriter.output_value()
+    assert y.dtype is not None
+    cotangent = rewriter.add_input("seed", y.dtype, None)
+    node = rewriter.backward_from({y: cotangent}, [rewriter.value("x")]).nodes[0]
+    entry = BIAS.find(node.domain, node.op_type, rewriter.op.opset)
+    assert entry is not None
+    parts = [(t.kind, t.name, rewriter.add_output("c", t.value)) for t in entry.rule(rewriter.op, node)]
+    run = Session(rewriter.finish(), threads=1).run({**feeds, "seed": seed})
+    return [(kind, name, run[output]) for kind, name, output in parts]
 
 
 def scattered(numbers: Array, seed: Array, shape: tuple[int, ...]) -> Array:

@@ -5,6 +5,8 @@
 2. ``Shape(x)`` with known sizes, and integer arithmetic on partly known sizes (Gather, Slice, Concat,
    Cast, Squeeze, Unsqueeze, Reshape, Add, Sub, Mul, Div) -> the numbers, where they are known.
 3. Reshape, Expand, ConstantOfShape and Resize by partly known sizes -> their output shape, symbols kept.
+4. GroupNormalization and MeanVarianceNormalization, whose result the standard's inference does not type ->
+   the type and shape of their operand.
 
 Sizes found this way sharpen the shapes of what follows, which can make more sizes known: one pass over
 the nodes in order does both.
@@ -56,6 +58,8 @@ class _Folder:
             return
         if any(x in self.dirty for x in node.inputs if x is not None):
             self._infer(node)
+        if node.op_type in ("GroupNormalization", "MeanVarianceNormalization"):
+            self._like_operand(node)
         if self._evaluate(node):
             return
         sizes = self._partial(node)
@@ -163,6 +167,18 @@ class _Folder:
             sizes = _broadcast(sizes, dims(x))
         self._sharpen(node.outputs[0], sizes)
 
+    def _like_operand(self, node: ir.Node) -> None:
+        """Case 4."""
+        x, y = node.inputs[0], node.outputs[0]
+        if x is None:
+            return
+        if y.type is None and x.type is not None:
+            y.type = x.type
+            self.dirty.add(y)
+        known = dims(x)
+        if known is not None:
+            self._sharpen(y, known)
+
     def _sharpen(self, value: ir.Value, found: Sequence[Dim]) -> None:
         known = dims(value)
         if known is not None and len(known) == len(found):
@@ -188,6 +204,9 @@ class _Folder:
             return  # less is known; what is known stays right
         for value in node.outputs:
             proto = found.get(value.name or "")
+            if proto is not None and value.type is None and proto.tensor_type.elem_type:
+                value.type = ir.TensorType(ir.DataType(proto.tensor_type.elem_type))
+                self.dirty.add(value)
             if proto is not None and proto.tensor_type.HasField("shape"):
                 self._sharpen(
                     value,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 from rule_cases import Case, case, check, normal, parametrize
-from run_time import gradient, ints, model, of_one_node, scattered
+from run_time import gradient, ints, model, of_one_node, scattered, terms_of
 
 MAX = np.iinfo(np.int64).max
 CONST = np.arange(12.0).reshape(2, 3, 2) - 4.2
@@ -149,3 +150,24 @@ def test_concat_with_an_operand_that_is_not_asked_for(order: tuple[str, ...]) ->
     seed = rng.normal(size=(2, 6)).astype(np.float32)
     start = sum(feeds[k].shape[1] for k in order[: order.index("x")])
     np.testing.assert_array_equal(gradient(proto, feeds, seed), seed[:, start : start + 2])
+
+
+@pytest.mark.parametrize("op_type", ["Gather", "GatherElements", "GatherND", "Compress"])
+def test_half_precision_adds_up_in_full(op_type: str) -> None:
+    """Scatter-add has no float16 kernel on the CPU; the gradient still has the operand's type."""
+    second = {"Compress": np.asarray([True, False, True]), "GatherND": ints(2, 2, 0).reshape(3, 1)}
+    index = second.get(op_type, ints(2, 2, 0))
+    seed = np.asarray([1, 2, 3] if op_type != "Compress" else [3, 2], np.float16)
+    found = of_one_node(op_type, {"x": np.zeros(3, np.float16), "i": index}, seed)
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, [3, 0, 2] if op_type == "Compress" else [3, 0, 3])
+
+
+def test_what_is_joined_but_not_active_is_a_bias_at_its_place() -> None:
+    """The class token's case: a constant in front of what depends on the input."""
+    feeds = {"x": np.ones((1, 2, 2), np.float32)}
+    proto = model([helper.make_node("Concat", ["token", "x"], ["y"], axis=1)], feeds)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full((1, 1, 2), 5, np.float32), "token"))
+    ((kind, name, value),) = terms_of(proto, feeds, np.ones((1, 3, 2), np.float32))
+    assert (kind, name) == ("explicit", "token")
+    np.testing.assert_array_equal(value, [[[5, 5], [0, 0], [0, 0]]])
