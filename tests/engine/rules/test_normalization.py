@@ -89,7 +89,7 @@ def test_what_the_standard_does_not_type_is_typed(op_type: str) -> None:
 
 
 def test_the_bias_of_batch_normalization_is_one_number_a_channel() -> None:
-    """beta - gamma mean / sqrt(var + epsilon), under the name of beta, as for the same layer folded into a convolution."""
+    """beta - gamma mean / sqrt(var + epsilon), under the name of beta."""
     rng = np.random.default_rng(0)
     feeds = {"x": rng.normal(size=(2, 3, 4, 4)).astype(np.float32)}
     proto = model([helper.make_node("BatchNormalization", ["x", "gamma", "beta", "mean", "var"], ["y"])], feeds)
