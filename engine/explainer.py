@@ -193,7 +193,7 @@ class CompiledExplainer:
         program = self._compile(chosen.kind)
         count = self._count(feeds, program)
         call = _Call(self, program, feeds, chosen, count)
-        parts = self.method.reduce(Run(call.subjects, call.first, call.evaluate, seed, call.labels))
+        parts = self.method.reduce(Run(call.subjects, call.first, call.evaluate, seed, call.labels, program.plan.memo))
         explanation = self._explanation(call, parts, seed)
         if strict:
             explanation.require_proof()

@@ -47,6 +47,9 @@ class Plan:
         rewriter: Builds the graph.
         seed: The explained scalar.
         subjects: What is attributed to.
+        adjoints: The reverse sweep, once a method asked for gradients.
+        names: Graph output per key.
+        memo: What `build` wants `reduce` to know about this graph.
     """
 
     rewriter: Rewriter
@@ -54,8 +57,9 @@ class Plan:
     subjects: list[Subject]
     adjoints: Adjoints | None = None
     names: dict[str, str] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict)
 
-    def output(self, key: str, value: ir.Value, shape: Sequence[int | str | None] | None = None) -> None:
+    def output(self, key: str, value: ir.Value, shape: Any = None) -> None:
         """Return ``value`` from the graph; the method finds it under ``key``."""
         self.names[key] = self.rewriter.add_output(key, value, shape)
 
@@ -92,6 +96,7 @@ class Run:
         evaluate: For methods that need more points than ``x``; targets are those of the clean input.
         seed: Seed of random draws.
         labels: Axes per subject.
+        memo: What the method's `build` left for it.
     """
 
     x: dict[str, Array]
@@ -99,6 +104,7 @@ class Run:
     evaluate: Evaluate
     seed: int
     labels: dict[str, Labels]
+    memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def score(self) -> Array:
@@ -210,7 +216,7 @@ def _of_kind(key: str, value: Any, written: str) -> Any:
     allowed, words = _KINDS[plain]
     if not isinstance(value, allowed) or (isinstance(value, bool) and plain in ("int", "float")):
         raise OptionError(f"{key}={value!r} is not possible; give {words}")
-    if plain == "tuple[str, ...]" and not isinstance(value, str):
+    if isinstance(value, (list, tuple)):
         if not all(isinstance(item, str) for item in value):
             raise OptionError(f"{key}={value!r} is not possible; give {words}")
         return tuple(value)

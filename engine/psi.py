@@ -148,22 +148,22 @@ class MapSum:
 
     def add(self, value: ir.Value | Deferred, like: ir.Value, labels: Labels) -> None:
         """Add a map ``[N, places...]`` made from ``like``."""
-        places = spatial_axes(labels)
-        known = dims(like)
-        order = [name for name in places if name in self.names]
+        order = [name for name in spatial_axes(labels) if name in self.names]
         if isinstance(value, Deferred):
             if order == self.names:
-                sizes = tuple(known[places[name]] if known is not None else None for name in self.names)
-                key = sizes if None not in sizes else (object(),)
-                self._deferred.setdefault(key, ([], like))[0].append(value)
+                self._deferred.setdefault(self._key(like, labels), ([], like))[0].append(value)
                 return
             value = self._rescaled([value], like)
         if order != self.names:
             perm = [0, *[1 + order.index(name) for name in self.names]]
             value = self.op.Transpose(value, perm=perm)
+        self._groups.setdefault(self._key(like, labels), []).append(value)
+
+    def _key(self, like: ir.Value, labels: Labels) -> tuple[object, ...]:
+        """Resolution of a map, or something unique where it is not known."""
+        places, known = spatial_axes(labels), dims(like)
         sizes = tuple(known[places[name]] if known is not None else None for name in self.names)
-        key: tuple[object, ...] = sizes if None not in sizes else (object(),)
-        self._groups.setdefault(key, []).append(value)
+        return sizes if None not in sizes else (object(),)
 
     def _rescaled(self, layers: list[Deferred], like: ir.Value) -> ir.Value:
         """Rescale and sum the layers of one resolution: a matrix product; what is constant goes to the offsets."""
@@ -211,10 +211,8 @@ class MapSum:
         shaped = op.Unsqueeze(value, lead)
         first = 1 + len(lead)
         shape = op.Shape(self.source)
-        sizes = op.Concat(*[op.Slice(shape, [a], [a + 1]) for a in self.axes], axis=0) if len(self.axes) > 1 else op.Slice(
-            shape, [self.axes[0]], [self.axes[0] + 1]
-        )
-        whole = op.Concat(op.Slice(op.Shape(shaped), [0], [first]), sizes, axis=0)
+        parts = [op.Slice(shape, [a], [a + 1]) for a in self.axes]
+        whole = op.Concat(op.Slice(op.Shape(shaped), [0], [first]), *parts, axis=0)
         mode = "align_corners" if self.align_corners else "pytorch_half_pixel"
         resized = op.Resize(shaped, None, None, whole, mode="linear", coordinate_transformation_mode=mode)
         return op.Squeeze(resized, lead)

@@ -174,7 +174,9 @@ class Rewriter:
         self.added_inputs.append(value.name or name)
         return value
 
-    def add_output(self, name: str, value: ir.Value, shape: Sequence[int | str | None] | None = None) -> str:
+    def add_output(
+        self, name: str, value: ir.Value, shape: ir.Shape | Sequence[int | str | None] | None = None
+    ) -> str:
         """Return ``value`` under a name of its own; the name that it really got is the result."""
         result = self.op.Identity(value, name=name)
         result.shape = ir.Shape(list(shape)) if shape is not None else value.shape

@@ -58,9 +58,7 @@ class Term:
         return Bias(self.bias, self.kind, factor=self.factor).full(op)
 
 
-def bias_terms(
-    op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels]
-) -> list[Term]:
+def bias_terms(op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels]) -> list[Term]:
     """All bias terms of a reverse sweep, in forward order.
 
     Raises:
@@ -80,10 +78,18 @@ def bias_terms(
             placed = spatial_input and wanted <= set(spatial_axes(labels))
             terms.append(
                 Term(
-                    node.name, describe(node.ir), part.kind, part.name, tensor.name or "", placed, adjoint, part.value, labels,
-                    part.factor,
+                    node=node.name,
+                    operator=describe(node.ir),
+                    kind=part.kind,
+                    parameter=part.name,
+                    tensor=tensor.name or "",
+                    placed=placed,
+                    adjoint=adjoint,
+                    bias=part.value,
+                    labels=labels,
+                    factor=part.factor,
                 )
-            )  # fmt: skip
+            )
     return terms
 
 

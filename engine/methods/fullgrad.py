@@ -9,7 +9,7 @@ Defaults are those of the authors' current code.
 from __future__ import annotations
 
 import fnmatch
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -60,8 +60,8 @@ class FullGrad(Method):
         choose("rescale", self.rescale, RESCALES)
         choose("scope", self.scope, SCOPES)
         choose("bias_granularity", self.bias_granularity, ("op", "block"))
-        if isinstance(self.layers, str):
-            object.__setattr__(self, "layers", (self.layers,))
+        layers: Any = self.layers
+        object.__setattr__(self, "layers", (layers,) if isinstance(layers, str) else tuple(layers))
 
     @property
     def needs_one_chunk(self) -> bool:
@@ -82,10 +82,10 @@ class FullGrad(Method):
         for subject in plan.subjects:
             plan.output(f"attribution/{subject.name}", products[subject.name], subject.value.shape)
         mapped = self._draw(plan, terms, products)
-        info = tuple(
-            TermInfo(t.node, t.operator, t.kind, t.parameter, t.tensor, t.placed, i in mapped) for i, t in enumerate(terms)
+        plan.memo["terms"] = tuple(
+            TermInfo(t.node, t.operator, t.kind, t.parameter, t.tensor, t.placed, i in mapped)
+            for i, t in enumerate(terms)
         )
-        object.__setattr__(self, "_info", info)
         if terms:
             plan.output("bias_terms", op.Concat(*[t.total(op) for t in terms], axis=1))
         if self.term_maps:
@@ -111,7 +111,8 @@ class FullGrad(Method):
             )
         for i in sorted(drawn):
             t = terms[i]
-            total.add(psi.apply(plan.rewriter.op, t.adjoint, t.full_bias(plan.rewriter.op), t.labels), t.adjoint, t.labels)
+            drawing = psi.apply(plan.rewriter.op, t.adjoint, t.full_bias(plan.rewriter.op), t.labels)
+            total.add(drawing, t.adjoint, t.labels)
         result = total.finish()
         if result is not None:
             plan.output("map", result, None)
@@ -128,8 +129,9 @@ class FullGrad(Method):
         attributions = {n: run.outputs[f"attribution/{n}"] for n in run.x}
         inputs = sum(a.reshape(len(a), -1).sum(axis=1, dtype=np.float64) for a in attributions.values())
         biases = run.outputs.get("bias_terms", np.zeros((len(run.score), 0))).astype(np.float64)
-        maps = {i: run.outputs[f"bias_map/{i}"] for i in range(len(self._info))} if self.term_maps else {}
-        terms = Terms(np.asarray(inputs), biases, self._info, maps)
+        info = run.memo["terms"]
+        maps = {i: run.outputs[f"bias_map/{i}"] for i in range(len(info))} if self.term_maps else {}
+        terms = Terms(np.asarray(inputs), biases, info, maps)
         absolute = run.score - terms.total
         magnitude = terms.magnitude
         relative = np.abs(absolute) / np.where(magnitude > 0, magnitude, 1.0)
@@ -141,9 +143,4 @@ class FullGrad(Method):
                 "implicit biases (non-linearities that are not piecewise linear, bounds of Clip) carry up to "
                 f"{left.max():.1%} of all terms and are not drawn; implicit=True draws them"
             )
-        return Parts(
-            attributions, run.outputs.get("map"), terms, residual, signed=self.sign == "signed", notes=notes
-        )
-
-    _info: ClassVar[tuple[TermInfo, ...]] = ()
-
+        return Parts(attributions, run.outputs.get("map"), terms, residual, signed=self.sign == "signed", notes=notes)

@@ -13,7 +13,6 @@ from onnxplain.engine.method import Method, Parts, Plan, Run, choose, method, re
 from onnxplain.engine.methods.gradient import REDUCTIONS
 from onnxplain.engine.quadrature import RULES, quadrature
 
-
 #: Host memory for interpolated points that wait for their turn.
 STAGING_BYTES = 1 << 27
 
@@ -68,7 +67,9 @@ class IntegratedGradients(Method):
         steps = max(int(r[2].max()) for r in results)
         change = run.score - baseline_score
         residual = self._delta(attributions, change)
-        notes = [f"integrated with {steps} steps ({self.steps} asked for) to meet the tolerance"] if steps > self.steps else []
+        notes = []
+        if steps > self.steps:
+            notes.append(f"integrated with {steps} steps ({self.steps} asked for) to meet the tolerance")
         if count > 1:
             notes.append(f"averaged over {count} baselines")
         saliency = None
@@ -85,10 +86,10 @@ class IntegratedGradients(Method):
         spec = self.baseline if isinstance(self.baseline, dict) else dict.fromkeys(run.x, self.baseline)
         unknown = set(spec) - set(run.x)
         if unknown:
-            raise OptionError(f"baseline names {sorted(unknown)}, which is not attributed to; attributed are {sorted(run.x)}")
-        made = {
-            n: make_baselines(spec.get(n, "zero"), x, run.labels[n], seed=run.seed) for n, x in run.x.items()
-        }
+            raise OptionError(
+                f"baseline names {sorted(unknown)}, which are not attributed to; it may name {sorted(run.x)}"
+            )
+        made = {n: make_baselines(spec.get(n, "zero"), x, run.labels[n], seed=run.seed) for n, x in run.x.items()}
         count = max(len(b) for b in made.values())
         if any(len(b) not in (1, count) for b in made.values()):
             raise OptionError("the inputs have different numbers of baselines; give each one, or the same number")
