@@ -231,7 +231,6 @@ class CompiledExplainer:
         path = call.program.plan.adjoints.path if call.program.plan.adjoints is not None else None
         quantised = path is not None and any(n.op_type == "QuantizeLinear" for n in path.nodes)
         output = call.program.plan.rewriter.output_value(self.output)
-        note = self._head_note(output)
         return Explanation(
             attributions=parts.attributions,
             saliency=parts.saliency,
@@ -243,7 +242,7 @@ class CompiledExplainer:
             outputs=call.own_outputs,
             method=self.method.name,
             options=self.method.options(),
-            head_note=note,
+            head_note=self._head_note(output),
             seed=seed,
             terms=parts.terms,
             baseline_score=parts.baseline_score,
@@ -289,6 +288,7 @@ class _Call:
     ) -> None:
         self.program = program
         self.count = count
+        self.output = program.plan.rewriter.output_value(owner.output).name or ""
         self.feeds = dict(feeds)
         self.labels = {s.name: s.labels for s in program.plan.subjects}
         rewriter = program.plan.rewriter
@@ -333,13 +333,12 @@ class _Call:
     def _shape_by_running(self) -> tuple[int, ...]:
         feeds = {**self.feeds, self._added: np.full(self.count, -1, dtype=np.int64)}
         results = self.program.runner.run(feeds)
-        return tuple(results[self.program.plan.rewriter.output_value(None).name or ""].shape[1:])
+        return tuple(results[self.output].shape[1:])
 
     def _check_target(self, target: Target) -> None:
-        name = self.program.plan.rewriter.output_value(None).name or ""
         shape = self._static_shape()
         if shape is None:
-            array = self.own_outputs.get(name)
+            array = self.own_outputs.get(self.output)
             shape = tuple(array.shape[1:]) if array is not None else ()
         self.target_shape = shape or (1,)
         self.score = np.asarray(self.first[SCORE], dtype=np.float64).reshape(-1)

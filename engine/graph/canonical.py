@@ -52,6 +52,7 @@ def canonicalise(source: SourceModel) -> ir.Model:
         UnsupportedNodeError: A node can never be served (Dropout or BatchNormalization in training mode).
     """
     model = source.to_ir()
+    _forget_declared_shapes(model)
     for one in _passes():
         try:
             one(model)
@@ -67,6 +68,17 @@ def canonicalise(source: SourceModel) -> ir.Model:
             ) from e
     model.ir_version = ir_version_for(model.graph.opset_imports)
     return model
+
+
+def _forget_declared_shapes(model: ir.Model) -> None:
+    """Drop the shapes that the file notes for computed values; they are inferred again from the inputs.
+
+    Files whose inputs were made dynamic by hand often still note the old batch size everywhere else, and
+    a batch of 1 that is not one would turn every gradient that is summed over it wrong, without a word.
+    """
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for value in node.outputs:
+            value.shape = None
 
 
 def ir_version_for(opsets: dict[str, int]) -> int:

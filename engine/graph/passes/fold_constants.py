@@ -261,8 +261,12 @@ def _reshaped(sizes: Sizes, source: Sequence[Dim] | None) -> Sizes:
         total, part = int(np.prod([d for d in left if isinstance(d, int)])), int(np.prod(numbers))
         if part and total % part == 0:
             result[at] = total // part
-    elif len(left) == 1 and all(d == 1 or isinstance(d, str) for d in rest):
-        result[at] = left[0]
+    else:
+        # One open size on the left: it is what -1 stands for when the numbers on both sides agree.
+        open_sizes = [d for d in left if not isinstance(d, int)]
+        numbers_left = int(np.prod([d for d in left if isinstance(d, int)]))
+        if len(open_sizes) == 1 and numbers_left == int(np.prod([d for d in rest if isinstance(d, int)])):
+            result[at] = open_sizes[0]
     return result
 
 
