@@ -96,8 +96,11 @@ class Session:
         describe = getattr(self._session, "get_provider_graph_assignment_info", None)
         if describe is None:
             return {}
+        counts: dict[str, int] = {}
         try:
-            return {str(part.ep_name): len(part.get_nodes()) for part in describe()}
+            for part in describe():
+                counts[str(part.ep_name)] = counts.get(str(part.ep_name), 0) + len(part.get_nodes())
+            return counts
         except Exception:  # noqa: BLE001 - the runtime refuses when recording is switched off
             return {}
 
@@ -113,6 +116,7 @@ def _create(runtime: Any, model: ir.Model, providers: list[ProviderSpec], thread
     options.intra_op_num_threads = threads
     # Reusing one arena pattern holds about twice the memory of a reverse sweep and saves no time.
     options.enable_mem_pattern = False
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         if sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value) < _PROTO_LIMIT:
             return runtime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=providers)
