@@ -104,13 +104,15 @@ def find_path(nodes: Sequence[ir.Node], wanted: Iterable[ir.Value], seeded: Iter
         active.update(results)
         if not results and (flat.reported if flat is not None else True):
             ends.append(node)
-    needed = set(seeded)
+    needed, reached = set(seeded), set(seeded)
     on_path: list[ir.Node] = []
     for node in reversed(nodes):
         if any(y in needed for y in node.outputs):
             needed.update(operands(node))
-            if any(y in active for y in node.outputs):
-                on_path.append(node)
+        # What lies before a node at which all gradient ends is needed, but no adjoint comes to it.
+        if any(y in reached and y in active for y in node.outputs):
+            reached.update(operands(node))
+            on_path.append(node)
     blocked = [
         Blocked(label(n), describe(n), _remedy(n)) for n in ends if any(y in needed for y in n.outputs)
     ]
@@ -118,8 +120,12 @@ def find_path(nodes: Sequence[ir.Node], wanted: Iterable[ir.Value], seeded: Iter
 
 
 def carries_adjoint(value: ir.Value, node: ir.Node) -> bool:
-    """Floats do; so do the integers between QuantizeLinear and DequantizeLinear (straight-through)."""
-    return is_float(value) or (node.op_type == "QuantizeLinear" and node.domain == "")
+    """Floats do; so do the integers between QuantizeLinear and DequantizeLinear (straight-through).
+
+    A value of unknown type does as well: its node then needs a rule, and is refused where it has none.
+    """
+    unknown = value.type is None or value.dtype in (None, ir.DataType.UNDEFINED)
+    return unknown or is_float(value) or (node.op_type == "QuantizeLinear" and node.domain == "")
 
 
 def _remedy(node: ir.Node) -> str:

@@ -37,7 +37,11 @@ class _GradientBased(Method):
 
 @method("gradient")
 class Gradient(_GradientBased):
-    """Gradient of the score with respect to the input."""
+    """Gradient of the score with respect to the input.
+
+    Args:
+        reduction: Of channels, for the map: ``sum_abs``, ``max_abs``, ``l2`` or ``sum`` (which keeps the sign).
+    """
 
     summary: ClassVar[str] = "gradient of the score with respect to the input"
     source: ClassVar[str] = "Simonyan et al. 2013, arXiv 1312.6034, section 3"
@@ -51,7 +55,11 @@ class Gradient(_GradientBased):
 
 @method("absolute_gradient")
 class AbsoluteGradient(_GradientBased):
-    """Magnitude of the gradient; the map takes the largest channel, as the original did."""
+    """Magnitude of the gradient; the map takes the largest channel, as the original did.
+
+    Args:
+        reduction: Of channels, for the map: ``sum_abs``, ``max_abs``, ``l2`` or ``sum`` (which keeps the sign).
+    """
 
     summary: ClassVar[str] = "magnitude of the gradient"
     source: ClassVar[str] = "Simonyan et al. 2013, arXiv 1312.6034, section 3.1"
@@ -65,7 +73,11 @@ class AbsoluteGradient(_GradientBased):
 
 @method("input_x_gradient")
 class InputTimesGradient(_GradientBased):
-    """Input times gradient; signed, summed over channels for the map."""
+    """Input times gradient; signed, summed over channels for the map.
+
+    Args:
+        reduction: Of channels, for the map: ``sum_abs``, ``max_abs``, ``l2`` or ``sum`` (which keeps the sign).
+    """
 
     summary: ClassVar[str] = "input times gradient"
     source: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713; the modified-gradient framework, arXiv 1711.06104"

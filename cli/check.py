@@ -1,0 +1,91 @@
+"""``onnxplain check``: can this model be explained? All obstacles at once, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from onnxplain.cli import options as o
+from onnxplain.cli.application import ANSWER_NO, app
+from onnxplain.cli.console import console, show_json, table
+
+if TYPE_CHECKING:
+    from onnxplain.engine.check import CheckReport, Obstacle
+
+
+@app.command()
+def check(
+    model: o.ModelFile,
+    output: o.Output = None,
+    wrt: o.Wrt = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Say whether a model can be explained, and what stands in the way. Exit code 0: yes, 1: no.
+
+    onnxplain check net.onnx
+    """
+    import onnxplain
+
+    report = onnxplain.check(model, target=output, wrt=wrt or None)
+    if as_json:
+        show_json({"model": str(model), **report.to_dict()})
+    elif not quiet:
+        show_report(report, model)
+    if not report.ok:
+        raise typer.Exit(ANSWER_NO)
+
+
+def show_report(report: CheckReport, model: Path) -> None:
+    """Print the report, the verdict last, where a reader looks for it."""
+    from rich.text import Text
+
+    screen = console()
+    facts = {
+        "model": f"{model.name}, {report.nodes} nodes, opset {report.opset[0]}"
+        + (f" (rewritten at {report.opset[1]})" if report.opset[1] != report.opset[0] else ""),
+        "from": ", ".join(report.wrt) or "-",
+        "to": report.output + (f", which ends in {report.head}" if report.head else ""),
+        "open sizes": "; ".join(f"{n}: {', '.join(sizes)}" for n, sizes in report.dynamic.items() if sizes) or "none",
+    }
+    if report.quantised:
+        facts["quantised"] = "yes; gradients pass its rounding straight through, and results say so"
+    made = table("", "", shrink="")
+    made.show_header = False
+    for name, text in facts.items():
+        made.add_row(Text(name, style="bold"), text)
+    screen.print(made)
+    screen.print()
+    if report.operators:
+        _show_operators(report)
+    _show_places("in the way", report.obstacles)
+    _show_places("the gradient ends at", report.blocked)
+    if report.problem:
+        screen.print(Text.assemble(("no: ", "bold red"), report.problem))
+    elif report.ok:
+        part = ", except for the part behind the nodes named above" if report.blocked else ""
+        screen.print(Text.assemble(("ok: ", "bold green"), f"every operator on the way has a rule{part}"))
+    else:
+        count = len(report.obstacles)
+        screen.print(Text.assemble(("no: ", "bold red"), f"{count} node{'s' * (count > 1)} without a sound rule"))
+
+
+def _show_operators(report: CheckReport) -> None:
+    from rich.text import Text
+
+    made = table("operator", "nodes", "gradient", "bias terms", numbers=("nodes",), shrink="operator")
+    for status in report.operators:
+        gradient = Text("rule", style="green") if status.gradient else Text("MISSING", style="bold red")
+        made.add_row(status.operator, str(status.count), gradient, "yes" if status.bias else "no")
+    console().print(made)
+    console().print()
+
+
+def _show_places(title: str, places: list[Obstacle]) -> None:
+    screen = console()
+    for place in places:
+        screen.print(f"{title}: {place.node} ({place.operator}): {place.reason}; {place.remedy}", style="yellow")
+    if places:
+        screen.print()

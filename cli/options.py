@@ -1,0 +1,88 @@
+"""Options that mean the same in every command, as annotated types; each is written once, here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_INPUT = "Preprocessing of pictures"
+_RUN = "How it runs"
+RESULT = "What comes out"
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
+
+Method = Annotated[
+    list[str] | None,
+    typer.Option("--method", "-m", metavar="NAME", help="A method of 'onnxplain methods'; may be given several times."),
+]
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-O", metavar="KEY=VALUE",
+        help="Option of the method, as -O steps=100; METHOD.KEY=VALUE for one of several methods.",
+    ),
+]  # fmt: skip
+TargetText = Annotated[
+    str | None,
+    typer.Option(
+        "--target", "-t", metavar="CLASS", help="Index, label, 'argmax' (the default), or a comma list: one per sample."
+    ),
+]
+Output = Annotated[str | None, typer.Option("--output", metavar="NAME", help="Model output; the first float one.")]
+Head = Annotated[
+    str | None,
+    typer.Option("--head", metavar="KIND", help="logit (the default), probability, log_probability or margin."),
+]
+Wrt = Annotated[
+    list[str] | None,
+    typer.Option("--wrt", metavar="NAME", help="Tensor to attribute to; the float inputs. May be repeated."),
+]
+
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        "--provider", metavar="NAMES", rich_help_panel=_RUN, help="cpu (the default), cuda, 'cuda,cpu', reference, ..."
+    ),
+]
+Threads = Annotated[
+    int, typer.Option("--threads", min=0, rich_help_panel=_RUN, help="Threads; 0 lets the runtime choose.")
+]
+Memory = Annotated[
+    float | None, typer.Option("--memory", metavar="MIB", rich_help_panel=_RUN, help="Memory for intermediate results.")
+]
+Seed = Annotated[int, typer.Option("--seed", rich_help_panel=_RUN, help="Seed of random draws.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", rich_help_panel=_RUN, help="Exit code 1 when a result does not prove itself.")
+]
+
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess", "-p", metavar="NAME", rich_help_panel=_INPUT, help="Preset (imagenet, ...) or a TOML card."
+    ),
+]
+Size = Annotated[
+    str | None, typer.Option("--size", metavar="HxW", rich_help_panel=_INPUT, help="224, 224x192 or 'original'.")
+]
+Mean = Annotated[
+    str | None, typer.Option("--mean", metavar="M", rich_help_panel=_INPUT, help="One number, or one a channel: a,b,c.")
+]
+Std = Annotated[str | None, typer.Option("--std", metavar="S", rich_help_panel=_INPUT, help="Likewise; it divides.")]
+Scale = Annotated[
+    str | None, typer.Option("--scale", metavar="F", rich_help_panel=_INPUT, help="Factor on pixels of 0..255: 1/255.")
+]
+Layout = Annotated[str | None, typer.Option("--layout", metavar="AXES", rich_help_panel=_INPUT, help="NCHW or NHWC.")]
+ChannelOrder = Annotated[
+    str | None, typer.Option("--channel-order", metavar="ORDER", rich_help_panel=_INPUT, help="RGB, BGR or GRAY.")
+]
+
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", rich_help_panel=RESULT, help="Class names: one a line, or JSON."),
+]
+AsJson = Annotated[bool, typer.Option("--json", rich_help_panel=RESULT, help="One JSON document on standard output.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", rich_help_panel=RESULT, help="Print nothing but errors (and --json).")
+]

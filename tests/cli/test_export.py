@@ -1,0 +1,146 @@
+"""`onnxplain export`: what a script's factory gives, and every way in which it does not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from command_line import array, call, listing, refused
+
+from onnxplain.cli.export import load_network, read_sample
+from onnxplain.engine.errors import ExportError, InputError
+
+SCRIPT = """
+import torch
+
+def make():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+
+def pair():
+    return make(), torch.ones(1, 3)
+"""
+
+
+def script(folder: Path, text: str, name: str = "net.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+# ----- samples ------------------------------------------------------------------------------------
+
+
+def test_samples(tmp_path: Path) -> None:
+    drawn = read_sample("2x3x4", 1)
+    assert (drawn.shape, drawn.dtype) == ((2, 3, 4), np.float32)
+    np.testing.assert_array_equal(drawn, read_sample("2X3X4", 1))
+    assert not np.array_equal(drawn, read_sample("2x3x4", 2))
+    ids = read_sample("1x5:int64", 0)
+    assert (ids.shape, ids.dtype, int(ids.sum())) == ((1, 5), np.int64, 0)
+    np.testing.assert_array_equal(read_sample(str(array(tmp_path / "x.npy", np.eye(2))), 0), np.eye(2))
+
+
+@pytest.mark.parametrize("text", ["", "axb", "1x0", "1x-3", "1x3:float31", "1.5x2", "x"])
+def test_bad_samples(text: str) -> None:
+    with pytest.raises(InputError, match="is no shape"):
+        read_sample(text, 0)
+
+
+# ----- scripts: no framework needed -----------------------------------------------------------------
+
+
+def test_a_factory_is_called_and_its_folder_is_on_the_path_meanwhile(tmp_path: Path) -> None:
+    script(tmp_path, "VALUE = 7", "onnxplain_test_neighbour.py")
+    path = script(tmp_path, "import onnxplain_test_neighbour as n\ndef make(): return n.VALUE\ndef pair(): return 1, 2")
+    before = list(sys.path)
+    assert load_network(f"{path}:make") == (7, None)
+    assert load_network(f"{path}:pair") == (1, 2)
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def make():\n    return 1 / 0", "line 2: ZeroDivisionError"),
+        ("def make(:", "SyntaxError"),
+        ("import no_such_framework", "needs no_such_framework"),
+        ("raise SystemExit('enough')", "SystemExit: enough"),
+        ("make = 3", "has no function 'make'"),
+        ("def other(): return 1", "has no function 'make'"),
+        ("def make(): return object()", "no exporter knows it"),
+    ],
+)
+def test_scripts_that_give_nothing(text: str, words: str, tmp_path: Path) -> None:
+    path = script(tmp_path, text)
+    before = listing(tmp_path)
+    assert words in refused("export", f"{path}:make", "--sample", "1x3", "-o", tmp_path / "m.onnx")
+    assert {name: data for name, data in listing(tmp_path).items() if "__pycache__" not in name} == before
+
+
+def test_sources_that_are_no_script(tmp_path: Path) -> None:
+    out = tmp_path / "m.onnx"
+    assert "there is no script" in refused("export", tmp_path / "none.py:make", "-o", out)
+    assert "does not name a function" in refused("export", script(tmp_path, SCRIPT), "-o", out)
+    assert "there is no file" in refused("export", tmp_path / "net.pt", "-o", out)
+    weights = tmp_path / "net.pt"
+    weights.write_bytes(b"weights")
+    assert "holds weights and no network" in refused("export", weights, "-o", out)
+    assert "--out" in refused("export", weights)
+
+
+def test_where_to_write_is_looked_at_before_the_script_runs(tmp_path: Path) -> None:
+    path = script(tmp_path, "raise RuntimeError('ran')")
+    assert "there is no folder" in refused("export", f"{path}:make", "-o", tmp_path / "none" / "m.onnx")
+
+
+def test_no_sample(tmp_path: Path) -> None:
+    path = script(tmp_path, "def make(): return 1")
+    assert "give --sample" in refused("export", f"{path}:make", "-o", tmp_path / "m.onnx")
+
+
+# ----- with PyTorch ---------------------------------------------------------------------------------
+
+
+@pytest.mark.torch
+def test_a_network_and_its_file_agree(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="needs the torch extra")
+    path, out = script(tmp_path, SCRIPT), tmp_path / "m.onnx"
+    result = call("export", f"{path}:make", "--sample", "1x3", "-o", out)
+    assert result.exit_code == 0, result.stderr
+    assert f"wrote {out}: opset 18" in " ".join(result.stdout.split())
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    (got,) = ort.InferenceSession(str(out), providers=["CPUExecutionProvider"]).run(None, {"input": x})
+    network, _ = load_network(f"{path}:make")
+    with torch.no_grad():
+        np.testing.assert_allclose(got, network(torch.from_numpy(x)).numpy(), rtol=1e-5, atol=1e-6)  # float32
+
+
+@pytest.mark.torch
+def test_the_factorys_own_sample_and_json(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the torch extra")
+    path, out = script(tmp_path, SCRIPT), tmp_path / "m.onnx"
+    report = json.loads(call("export", f"{path}:pair", "-o", out, "--opset", "20", "--external-data", "--json").stdout)
+    assert report["opset"] == 20
+    assert set(report["files"]) == {"m.onnx", "m.onnx.data"}
+
+
+@pytest.mark.torch
+def test_what_the_exporter_refuses(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the torch extra")
+    path, out = script(tmp_path, SCRIPT), tmp_path / "m.onnx"
+    assert "opset 5" in refused("export", f"{path}:make", "--sample", "1x3", "-o", out, "--opset", "5")
+    assert "(1, 9)" in refused("export", f"{path}:make", "--sample", "1x9", "-o", out)
+    assert not out.exists()
+
+
+@pytest.mark.torch
+def test_a_damaged_program(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the torch extra")
+    (tmp_path / "net.pt2").write_bytes(b"damaged")
+    with pytest.raises(ExportError, match="is no exported program"):
+        load_network(str(tmp_path / "net.pt2"))
