@@ -1,6 +1,6 @@
 """Side by side in one run: gradient and FullGrad against the model's own forward pass and against torch eager.
 
-    python benchmarks/speed.py --models FOLDER [--rounds 15] [--batch 1] [--markdown docs/performance.md]
+    python benchmarks/speed.py --models FOLDER [--rounds 15] [--batch 1]
 
 Every figure is the median of per-round ratios: all candidates take turns within a round, in one process,
 on one thread, so that what else the machine does hits all of them alike. The spread is the range between
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -90,7 +89,9 @@ def torch_candidates(name: str) -> dict[str, Callable[[np.ndarray[Any, Any]], ob
     return {"torch forward": forward, "torch gradient": gradient}
 
 
-def measure(candidates: dict[str, Callable[[Any], object]], x: np.ndarray[Any, Any], rounds: int) -> dict[str, np.ndarray[Any, Any]]:
+def measure(
+    candidates: dict[str, Callable[[Any], object]], x: np.ndarray[Any, Any], rounds: int
+) -> dict[str, np.ndarray[Any, Any]]:
     """Seconds per candidate and round."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for run in candidates.values():
@@ -108,21 +109,37 @@ def ratio(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> str:
     return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
-def memory_growth(path: Path, method: str, batch: int) -> float:
+def memory_growth(target: str | Path, method: str, batch: int) -> float:
     """MiB that two runs of a method add to a process of their own."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import speed; speed.grow({str(path)!r}, {method!r}, {batch})"
+    folder = str(Path(__file__).parent)
+    code = f"import sys; sys.path.insert(0, {folder!r}); import speed; speed.grow({str(target)!r}, {method!r}, {batch})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(result.stdout.strip().splitlines()[-1])
 
 
-def grow(path: str, method: str, batch: int) -> None:
-    """Child process: print the growth of the peak resident size over two runs, in MiB."""
-    run = forward_session(Path(path)) if method == "forward" else rewritten(Path(path), method)[0]
+def grow(target: str, method: str, batch: int) -> None:
+    """Child process: print how far two runs push the resident size above what it was before, in MiB.
+
+    ``target`` is a model file, or a network's name for ``method="torch gradient"``.
+    """
+    if method == "forward":
+        run: Callable[[Any], object] = forward_session(Path(target))
+    elif method == "torch gradient":
+        run = torch_candidates(target)[method]
+    else:
+        run = rewritten(Path(target), method)[0]
     x = np.random.default_rng(0).normal(size=(batch, 3, 224, 224)).astype(np.float32)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size (Linux)
+    before = resident("VmRSS")
     run(x)
     run(x)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((resident("VmHWM") - before) / 1024)
+
+
+def resident(field: str) -> int:
+    """A size from the kernel's account of this process, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def row(name: str, path: Path, batch: int, rounds: int) -> list[str]:
@@ -133,6 +150,8 @@ def row(name: str, path: Path, batch: int, rounds: int) -> list[str]:
     }  # fmt: skip
     x = np.random.default_rng(0).normal(size=(batch, 3, 224, 224)).astype(np.float32)
     t = measure(candidates, x, rounds)
+    memory = [f"{memory_growth(path, m, batch):.0f}" for m in ("forward", "gradient", "fullgrad")]
+    memory.append(f"{memory_growth(name, 'torch gradient', batch):.0f}" if "torch gradient" in t else "-")
     torch_ratio = ratio(t["gradient"], t["torch gradient"]) if "torch gradient" in t else "-"
     return [
         name,
@@ -140,14 +159,14 @@ def row(name: str, path: Path, batch: int, rounds: int) -> list[str]:
         ratio(t["gradient"], t["forward"]),
         ratio(t["fullgrad"], t["gradient"]),
         torch_ratio,
-        f"{memory_growth(path, 'forward', batch):.0f} / {memory_growth(path, 'gradient', batch):.0f} / {memory_growth(path, 'fullgrad', batch):.0f}",
+        " / ".join(memory),
         f"{rewrite:.2f}",
         f"{opening:.2f}",
     ]
 
 
 HEADER = ["network", "forward ms", "gradient / forward", "FullGrad map / gradient", "gradient / torch eager",
-          "memory growth MiB: forward / gradient / FullGrad", "rewrite s", "session s"]  # fmt: skip
+          "memory growth MiB: forward / gradient / FullGrad / torch gradient", "rewrite s", "session s"]  # fmt: skip
 
 
 def table(rows: list[list[str]]) -> str:
@@ -157,7 +176,9 @@ def table(rows: list[list[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", type=Path, required=True, help="folder of the exported networks (written if missing)")
+    parser.add_argument(
+        "--models", type=Path, required=True, help="folder of the exported networks (written if missing)"
+    )
     parser.add_argument("--only", nargs="*", default=NETWORKS)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=1)
