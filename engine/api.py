@@ -123,4 +123,6 @@ def operators() -> list[dict[str, Any]]:
             found[key]["bias"] = True
     for key, flat in FLAT.items():
         found[key] = {"gradient": "zero", "bias": False, "remedy": flat.remedy}
-    return [{"domain": domain or "ai.onnx", "operator": name, **entry} for (domain, name), entry in sorted(found.items())]
+    return [
+        {"domain": domain or "ai.onnx", "operator": name, **entry} for (domain, name), entry in sorted(found.items())
+    ]

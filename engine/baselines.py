@@ -45,13 +45,17 @@ def make_baselines(spec: Any, x: Array, labels: Labels, *, seed: int = 0) -> lis
         return [np.ascontiguousarray(np.broadcast_to(array, x.shape))]
     except ValueError:
         raise OptionError(
-            f"a baseline of shape {array.shape} does not fit an input of shape {x.shape}; give one sample or the whole batch"
+            f"a baseline of shape {array.shape} does not fit an input of shape {x.shape}; "
+            "give one sample or the whole batch"
         ) from None
 
 
 def _named(kind: str, count: str, x: Array, labels: Labels, seed: int) -> list[Array]:
     if kind not in KINDS or (count and (kind != "noise" or not count.isdigit() or int(count) < 1)):
-        raise OptionError(f"unknown baseline '{kind}{':' + count if count else ''}'; choose {', '.join(KINDS)} or noise:10, or give an array")
+        raise OptionError(
+            f"unknown baseline '{kind}{':' + count if count else ''}'; "
+            f"choose {', '.join(KINDS)} or noise:10, or give an array"
+        )
     axes = tuple(spatial_axes(labels).values())
     if kind == "zero":
         return [np.zeros_like(x)]

@@ -136,7 +136,9 @@ class CompiledExplainer:
     @staticmethod
     def _is_batched(value: ir.Value) -> bool:
         known = dims(value)
-        return known is None or (len(known) > 0 and not (isinstance(known[0], int) and len(known) == 1 and known[0] != 1))
+        return known is None or (
+            len(known) > 0 and not (isinstance(known[0], int) and len(known) == 1 and known[0] != 1)
+        )
 
     def _subject_names(self, rewriter: Rewriter) -> list[str]:
         if self.wrt is not None:
@@ -171,9 +173,7 @@ class CompiledExplainer:
 
     # ----- running --------------------------------------------------------------------------------
 
-    def __call__(
-        self, x: Any, *, target: Any = None, seed: int = 0, strict: bool = False
-    ) -> Explanation:
+    def __call__(self, x: Any, *, target: Any = None, seed: int = 0, strict: bool = False) -> Explanation:
         """Explain a batch.
 
         Args:
@@ -204,7 +204,9 @@ class CompiledExplainer:
             return dict(x)
         names = [v.name or "" for v in self.source.canonical.graph.inputs]
         if len(names) != 1:
-            raise InputError(f"the model has {len(names)} inputs ({', '.join(names)}); give a dictionary of arrays by name")
+            raise InputError(
+                f"the model has {len(names)} inputs ({', '.join(names)}); give a dictionary of arrays by name"
+            )
         return {names[0]: x}
 
     @staticmethod
@@ -223,11 +225,11 @@ class CompiledExplainer:
                     "check the input's scale, or use providers='reference' to see where"
                 )
         notes = list(parts.notes)
-        zero = [
-            n for n in range(call.count) if all(not np.any(a[n]) for a in parts.attributions.values())
-        ]
+        zero = [n for n in range(call.count) if all(not np.any(a[n]) for a in parts.attributions.values())]
         if zero:
-            notes.append(f"the gradient is zero everywhere for sample(s) {zero[:10]}: the model is flat there, or saturated")
+            notes.append(
+                f"the gradient is zero everywhere for sample(s) {zero[:10]}: the model is flat there, or saturated"
+            )
         path = call.program.plan.adjoints.path if call.program.plan.adjoints is not None else None
         quantised = path is not None and any(n.op_type == "QuantizeLinear" for n in path.nodes)
         output = call.program.plan.rewriter.output_value(self.output)
@@ -321,7 +323,10 @@ class _Call:
             self.feeds[self._added] = flat_indices(target, self.count, shape)
             return
         weights = np.asarray(target.value)
-        full = (self.count, *(shape if shape is not None else weights.shape[-(len(dims(self.program.explained) or ()) - 1) :]))
+        full = (
+            self.count,
+            *(shape if shape is not None else weights.shape[-(len(dims(self.program.explained) or ()) - 1) :]),
+        )
         try:
             dtype = (self.program.explained.dtype or ir.DataType.FLOAT).numpy()
             self.feeds[self._added] = np.ascontiguousarray(np.broadcast_to(weights, full).astype(dtype))

@@ -167,8 +167,8 @@ class Explanation:
         if self.residual is not None and not self.residual.ok:
             worst = int(np.argmax(self.residual.relative))
             raise ResidualError(
-                f"{self.method}: the {self.residual.of} of sample {worst} is off by {self.residual.relative[worst]:.2e} "
-                f"relative, past the tolerance {self.residual.tolerance:.0e}"
+                f"{self.method}: the {self.residual.of} of sample {worst} is off by "
+                f"{self.residual.relative[worst]:.2e} relative, past the tolerance {self.residual.tolerance:.0e}"
             )
 
     def target_index(self, sample: int = 0) -> tuple[int, ...]:

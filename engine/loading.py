@@ -126,7 +126,9 @@ class Model:
         counts: dict[str, int] = {}
         for layer in self.layers:
             counts[layer.operator] = counts.get(layer.operator, 0) + 1
-        lines = [f"{self.source.name}: opset {self.source.opset}, {len(self.layers)} nodes, {len(self.biases)} bias tensors"]
+        lines = [
+            f"{self.source.name}: opset {self.source.opset}, {len(self.layers)} nodes, {len(self.biases)} bias tensors"
+        ]
         lines += [f"  input  {t.name}: {t.dtype}{_shape_text(t.shape)}" for t in self.inputs]
         lines += [f"  output {t.name}: {t.dtype}{_shape_text(t.shape)}" for t in self.outputs]
         lines.append("  " + ", ".join(f"{k} {v}" for k, v in sorted(counts.items(), key=lambda kv: -kv[1])))

@@ -129,7 +129,17 @@ def _lost(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
 
 @_rule(
     *("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN", "LayerNormalization", "PRelu"),
-    *("RMSNormalization", "QuantizeLinear", "DequantizeLinear", "Clip", "Pad", "Resize", "Upsample", "Cast", "LpNormalization"),
+    *(
+        "RMSNormalization",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Clip",
+        "Pad",
+        "Resize",
+        "Upsample",
+        "Cast",
+        "LpNormalization",
+    ),
 )
 def _first(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     return labels[0]
@@ -200,7 +210,9 @@ def _without(labels: Labels | None, axes: list[int]) -> Labels | None:
     return tuple(None if i in cut and name != "batch" else name for i, name in enumerate(labels))
 
 
-@_rule("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare")
+@_rule(
+    "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare"
+)
 def _reduce(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     first = labels[0]
     if first is None or node.attributes["keepdims"].value:

@@ -76,7 +76,8 @@ class Rewriter:
             return self._values[name]
         except KeyError:
             raise InputError(
-                f"the model has no tensor named '{name}'; its inputs are {', '.join(repr(v.name) for v in self.graph.inputs)}"
+                f"the model has no tensor named '{name}'; "
+                f"its inputs are {', '.join(repr(v.name) for v in self.graph.inputs)}"
             ) from None
 
     def output_value(self, name: str | None = None) -> ir.Value:
@@ -174,9 +175,7 @@ class Rewriter:
         self.added_inputs.append(value.name or name)
         return value
 
-    def add_output(
-        self, name: str, value: ir.Value, shape: ir.Shape | Sequence[int | str | None] | None = None
-    ) -> str:
+    def add_output(self, name: str, value: ir.Value, shape: ir.Shape | Sequence[int | str | None] | None = None) -> str:
         """Return ``value`` under a name of its own; the name that it really got is the result."""
         result = self.op.Identity(value, name=name)
         result.shape = ir.Shape(list(shape)) if shape is not None else value.shape

@@ -64,7 +64,9 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError:
-        raise OutputError("the .safetensors form needs the package safetensors: pip install safetensors, or use .npz") from None
+        raise OutputError(
+            "the .safetensors form needs the package safetensors: pip install safetensors, or use .npz"
+        ) from None
     return safetensors.numpy
 
 
@@ -75,7 +77,9 @@ def _npz(arrays: dict[str, Array], meta: dict[str, Any]) -> bytes:
         for name, array in {**arrays, "meta": np.array(json.dumps(meta))}.items():
             inner = io.BytesIO()
             np.save(inner, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), inner.getvalue(), zipfile.ZIP_DEFLATED)
+            archive.writestr(
+                zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), inner.getvalue(), zipfile.ZIP_DEFLATED
+            )
     return buffer.getvalue()
 
 

@@ -89,7 +89,9 @@ def flat_indices(target: Target, count: int, shape: Sequence[int] | None) -> Arr
         if shape is None:
             raise TargetError("a tuple index needs an output of known shape; give a flat index instead")
         if len(value) != len(shape):
-            raise TargetError(f"target {value} has {len(value)} indices, and a sample's output has shape {tuple(shape)}; give {len(shape)}")
+            raise TargetError(
+                f"target {value} has {len(value)} indices, and a sample's output has shape {tuple(shape)}; give {len(shape)}"
+            )
         position = [_in_range(int(v), n, str(value)) for v, n in zip(value, shape, strict=True)]
         return np.full(count, np.ravel_multi_index(position, tuple(shape)), dtype=np.int64)
     array = np.asarray(value, dtype=np.int64).reshape(-1)

@@ -118,7 +118,9 @@ class Builder:
             self._constants[key] = value
         return value
 
-    def _operand(self, x: Operand, schema: onnx.defs.OpSchema, index: int, likes: dict[str, ir.DataType]) -> ir.Value | None:
+    def _operand(
+        self, x: Operand, schema: onnx.defs.OpSchema, index: int, likes: dict[str, ir.DataType]
+    ) -> ir.Value | None:
         if x is None or isinstance(x, ir.Value):
             return x
         formal = schema.inputs[min(index, len(schema.inputs) - 1)]

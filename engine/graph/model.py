@@ -19,10 +19,12 @@ from google.protobuf.message import DecodeError
 
 from onnxplain.engine.errors import ModelFileError, UnsupportedVersionError
 
-#: Range of ai.onnx opsets that are read. The upper end is the newest that onnxruntime 1.31 loads.
-MIN_OPSET, MAX_OPSET = 7, 26
-#: Range of IR versions that are read; 13 is the newest that onnxruntime 1.31 loads.
-MIN_IR, MAX_IR = 3, 13
+#: Range of ai.onnx opsets that are read: up to what the installed onnx package knows.
+MIN_OPSET, MAX_OPSET = 7, min(28, onnx.defs.onnx_opset_version())
+#: Range of IR versions that are read.
+MIN_IR, MAX_IR = 3, max(13, onnx.IR_VERSION)
+#: The newest opset and IR version that onnxruntime 1.31 loads; what is read above them is written down to them.
+RUNTIME_OPSET, RUNTIME_IR = 26, 13
 
 ModelSource = str | Path | bytes | onnx.ModelProto | ir.Model
 
@@ -145,15 +147,15 @@ def _check_versions(model: SourceModel) -> None:
     proto = model.proto
     if not MIN_IR <= proto.ir_version <= MAX_IR:
         raise UnsupportedVersionError(
-            f"{model.name}: IR version {proto.ir_version} is outside {MIN_IR}..{MAX_IR}, the range that onnxruntime loads; "
+            f"{model.name}: IR version {proto.ir_version} is outside {MIN_IR}..{MAX_IR}, the range that is read; "
             "export the model again with an older IR version"
         )
-    if any(n.domain in ("", "ai.onnx") for n in proto.graph.node) or model.opset:
-        if not MIN_OPSET <= model.opset <= MAX_OPSET:
-            raise UnsupportedVersionError(
-                f"{model.name}: ai.onnx opset {model.opset} is outside {MIN_OPSET}..{MAX_OPSET}, the supported range; "
-                "export the model again, or convert it with onnx.version_converter"
-            )
+    uses_default = any(n.domain in ("", "ai.onnx") for n in proto.graph.node) or model.opset
+    if uses_default and not MIN_OPSET <= model.opset <= MAX_OPSET:
+        raise UnsupportedVersionError(
+            f"{model.name}: ai.onnx opset {model.opset} is outside {MIN_OPSET}..{MAX_OPSET}, the supported range; "
+            "export the model again, or convert it with onnx.version_converter"
+        )
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

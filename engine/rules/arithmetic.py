@@ -305,11 +305,11 @@ def clip_bias(op: Builder, node: Primal) -> Sequence[Bias]:
     if not node.active(1) and not node.active(2) and _passes_zero(node):
         return []
     high = _number(node, 2)
-    if node.active_count() == 1 and node.active(0) and _number(node, 1) in (None, 0) and high and node.optional(2) is not None:
-        if _bound(node, 1, -1) is None or _number(node, 1) == 0:
-            held = forms.at_least(op, node.y, high)
-            held.shape = node.y.shape
-            return [Bias(held, "implicit", factor=high)]
+    low_is_zero = _bound(node, 1, -1) is None or _number(node, 1) == 0
+    if node.active_count() == 1 and node.active(0) and low_is_zero and high and _bound(node, 2, 1) is not None:
+        held = forms.at_least(op, node.y, high)
+        held.shape = node.y.shape
+        return [Bias(held, "implicit", factor=high)]
     makers = (_inside, _at_low, _at_high)
     gates = [make(op, node) for i, make in enumerate(makers) if node.active(i)]
     found = [gate for gate in gates if gate is not None]

@@ -63,9 +63,7 @@ def transposed_window(node: Primal) -> Window:
     return replace(win, end=tuple(e - x for e, x in zip(win.end, extra, strict=True)))
 
 
-def _total_padding(
-    node: Primal, win: Window, extra: tuple[int, ...], wanted: Sequence[int] | None
-) -> list[int]:
+def _total_padding(node: Primal, win: Window, extra: tuple[int, ...], wanted: Sequence[int] | None) -> list[int]:
     """Padding per axis that gives the wanted size: ``output_shape``, or stride times input size for SAME."""
     reach = [e + x - s for e, x, s in zip(win.extents, extra, win.strides, strict=True)]
     if wanted is None:
@@ -73,7 +71,9 @@ def _total_padding(
     else:
         sizes = spatial(node.x(0), win.rank)
         if not all(isinstance(s, int) for s in sizes):
-            raise node.unsupported("output_shape with an input size known only at run time", "export it with explicit pads")
+            raise node.unsupported(
+                "output_shape with an input size known only at run time", "export it with explicit pads"
+            )
         spans = [s * int(size or 0) for s, size in zip(win.strides, sizes, strict=True)]
         total = [span + r - w for span, r, w in zip(spans, reach, wanted[-win.rank :], strict=True)]
     if any(t < 0 for t in total):

@@ -66,12 +66,18 @@ def _sum_batch(
     op: Builder, gradient: ir.Value, matrix: ir.Value, node: Primal, index: int, rank: int, full_rank: int
 ) -> ir.Value:
     own, other = dims(node.x(index)), dims(node.x(1 - index))
-    if own is not None and other is not None and len(own) == len(other) and own[:-2] == other[:-2] and None not in own[:-2]:
+    if (
+        own is not None
+        and other is not None
+        and len(own) == len(other)
+        and own[:-2] == other[:-2]
+        and None not in own[:-2]
+    ):
         return gradient
     if own is None or other is None:
         return reduce_to(op, gradient, matrix, None, None)
     mine, theirs = _batch(own, full_rank), _batch(other, full_rank)
-    batch = [e if d == 1 or isinstance(e, int) and e != 1 else d for d, e in zip(mine, theirs, strict=True)]
+    batch = [e if d == 1 or (isinstance(e, int) and e != 1) else d for d, e in zip(mine, theirs, strict=True)]
     core = _core(own, index)
     return reduce_to(op, gradient, matrix, (*own[:-2], *core) if len(own) > 1 else tuple(core), (*batch, *core))
 

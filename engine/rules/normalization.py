@@ -22,6 +22,7 @@ from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import cast_like, reshape_like, shape_of, size_of
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, only
+from onnxplain.engine.rules.windows import channelwise
 
 # ----- what they share --------------------------------------------------------------------------------
 
@@ -37,10 +38,8 @@ def _standardised(op: Builder, x: ir.Value, axis: int, rank: int, epsilon: float
         return op.Mul(centred, r), r
     known = dims(x)
     inner = known[axis:] if known is not None else (None,)
-    if all(isinstance(d, int) for d in inner):
-        shape = op.constant(np.asarray(inner, np.int64))
-    else:
-        shape = op.Shape(x, start=axis)
+    static = all(isinstance(d, int) for d in inner)
+    shape = op.constant(np.asarray(inner, np.int64)) if static else op.Shape(x, start=axis)
     ones = op.ConstantOfShape(shape, value=ir.tensor(np.ones(1, (x.dtype or ir.DataType.FLOAT).numpy()), dtype=x.dtype))
     normalised, _, r = op.emit("LayerNormalization", [x, ones], outputs=3, axis=axis, epsilon=epsilon)
     r.type = ir.TensorType(ir.DataType.FLOAT)
@@ -56,7 +55,16 @@ def _projected(op: Builder, g: ir.Value, normalised: ir.Value, r: ir.Value, axes
 
 def _per_channel(op: Builder, value: ir.Value, rank: int) -> ir.Value:
     """``[C]`` as ``[C, 1, ...]``, so that it broadcasts over a tensor of that rank."""
-    return value if rank <= 2 else op.Reshape(value, [-1] + [1] * (rank - 2))
+    return channelwise(op, value, max(rank - 2, 0))
+
+
+def _channel_term(op: Builder, node: Primal, value: ir.Value) -> ir.Value:
+    """A bias ``[C]`` against the result, its sizes told: a bias known to be constant over space costs far less."""
+    known = node.dims()
+    count = known[1] if known is not None and isinstance(known[1], int) else None
+    if value.shape is None:
+        value.shape = ir.Shape([count])
+    return _per_channel(op, value, node.rank())
 
 
 def _channel_sum(op: Builder, value: ir.Value, rank: int) -> ir.Value:
@@ -123,7 +131,7 @@ def batch_normalization_bias(op: Builder, node: Primal) -> Sequence[Bias]:
         if not parts:
             return []
         value = parts[0] if len(parts) == 1 else op.Sub(added, shift)
-        return [Bias(_per_channel(op, value, rank), "explicit", name)]
+        return [Bias(_channel_term(op, node, value), "explicit", name)]
     scaled = op.Sub(node.y, _per_channel(op, added, rank))
     shares: list[ir.Value] = []
     if node.active(0):
@@ -138,7 +146,7 @@ def batch_normalization_bias(op: Builder, node: Primal) -> Sequence[Bias]:
     rest = functools.reduce(op.Sub, shares, scaled)
     terms = [Bias(rest, "implicit")]
     if not node.active(2):
-        terms.append(Bias(_per_channel(op, added, rank), "explicit", name))
+        terms.append(Bias(_channel_term(op, node, added), "explicit", name))
     return terms
 
 
@@ -252,10 +260,10 @@ class _Groups:
         """The added parameter, broadcastable to y."""
         op, value = self.op, self.node.x(2)
         if not self.per_group or not self.groups:
-            return _per_channel(op, value, self.rank)
+            return _channel_term(op, self.node, value)
         repeats = op.Div(size_of(op, self.node.x(), 1), [self.groups])
         wide = op.Expand(op.Reshape(value, [-1, 1]), op.Concat([1], repeats, axis=0))
-        return op.Reshape(wide, [-1] + [1] * (self.rank - 2))
+        return _channel_term(op, self.node, op.Reshape(wide, [-1]))
 
 
 def _grouped(op: Builder, node: Primal, dy: ir.Value, *, per_group: bool) -> Sequence[Contribution]:

@@ -114,7 +114,9 @@ def _exchange_channels(op: Builder, w: ir.Value, win: Window, node: Primal) -> i
         return op.Transpose(w, perm=[1, 0, *rest])
     known = dims(w)
     if known is None or not all(isinstance(d, int) for d in known):
-        raise node.unsupported("the weights of a grouped convolution have run-time sizes", "export it with fixed weights")
+        raise node.unsupported(
+            "the weights of a grouped convolution have run-time sizes", "export it with fixed weights"
+        )
     out, inner = int(known[0] or 0), int(known[1] or 0)
     per_group = out // win.group
     if per_group == 1 and inner == 1:

@@ -33,12 +33,12 @@ def sample_bytes(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]]) -> 
         for i, d in enumerate(dims(value) or ()):
             if isinstance(d, str) and array is not None and i < array.ndim:
                 symbols.setdefault(d, 1 if i == 0 else array.shape[i])
-    total, last = 0, 0
+    total, last = 0, 0.0
     for node in model.graph:
         for value in node.outputs:
             known = dims(value)
             if known is not None:
-                size = 1
+                size: float = 1
                 for d in known:
                     size *= d if isinstance(d, int) else symbols.get(d, 1) if d is not None else 1
                 last = size * (value.dtype.itemsize if value.dtype is not None else 4)
@@ -114,7 +114,9 @@ class BatchRunner:
                 result = self.session.run(part, outputs)
             except MemoryError as e:
                 if limit == 1 or fixed is not None:
-                    raise SessionError(f"one sample alone does not fit into memory ({e}); free memory or use another device") from e
+                    raise SessionError(
+                        f"one sample alone does not fit into memory ({e}); free memory or use another device"
+                    ) from e
                 self._limit = limit = max(1, limit // 2)
                 continue
             yield place, result

@@ -13,9 +13,10 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_resize import Resize as _Resize
 
 from onnxplain.engine.session.reference_elementwise import ELEMENTWISE
+from onnxplain.engine.session.reference_normalization import NORMALIZATIONS
 from onnxplain.engine.session.reference_windows import WINDOWED
 
-CORRECTED: list[type[OpRun]] = [*ELEMENTWISE, *WINDOWED]
+CORRECTED: list[type[OpRun]] = [*ELEMENTWISE, *NORMALIZATIONS, *WINDOWED]
 
 
 class Pad(OpRun):

@@ -73,6 +73,11 @@ class _Geometry:
             yield tap, padded[tuple(index)]
 
 
+def _at(tap: tuple[int, ...]) -> tuple[Any, ...]:
+    """Index of one kernel position in weights [group, out, in, ...]."""
+    return (slice(None), slice(None), slice(None), *tap)
+
+
 class Conv(OpRun):
     """Conv, 1-D to 3-D."""
 
@@ -87,7 +92,7 @@ class Conv(OpRun):
         weights = w.reshape(group, out, *w.shape[1:])
         for tap, view in geometry.taps(padded):
             parts = view.reshape(x.shape[0], group, inner, *geometry.outputs)
-            y += np.einsum("ngc...,goc->ngo...", parts, weights[(slice(None), slice(None), slice(None), *tap)])
+            y += np.einsum("ngc...,goc->ngo...", parts, weights[_at(tap)])
         y = y.reshape(x.shape[0], w.shape[0], *geometry.outputs)
         if b is not None:
             y = y + b.reshape(-1, *[1] * (x.ndim - 2))
@@ -116,7 +121,7 @@ class ConvTranspose(OpRun):
         for tap in itertools.product(*map(range, kernel)):
             place = [slice(t * d, t * d + (n - 1) * s + 1, s)
                      for t, d, n, s in zip(tap, dilations, x.shape[2:], strides, strict=True)]  # fmt: skip
-            scaled = np.einsum("ngi...,gio->ngo...", parts, weights[(slice(None), slice(None), slice(None), *tap)])
+            scaled = np.einsum("ngi...,gio->ngo...", parts, weights[_at(tap)])
             y[(slice(None), slice(None), slice(None), *place)] += scaled
         y = y.reshape(x.shape[0], -1, *full)
         begin, end = self._crop(full, x.shape[2:], strides, attributes)
@@ -150,8 +155,9 @@ class MaxPool(OpRun):
     def _run(self, x: Array, **attributes: Any) -> tuple[Array, ...]:
         geometry = _Geometry(x.shape[2:], attributes["kernel_shape"], attributes)
         padded = geometry.padded(x, -np.inf)
-        order = "F" if attributes.get("storage_order") else "C"
-        plane = np.arange(int(np.prod(x.shape[2:]))).reshape(x.shape[2:], order=order)
+        plane = np.arange(int(np.prod(x.shape[2:])))
+        by_column = bool(attributes.get("storage_order"))
+        plane = plane.reshape(x.shape[2:], order="F") if by_column else plane.reshape(x.shape[2:])
         planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * plane.ndim)
         where = geometry.padded((planes * plane.size + plane).astype(np.float64), -1.0)
         best: Array | None = None
@@ -162,7 +168,8 @@ class MaxPool(OpRun):
                 continue
             wins = values > best
             best[wins], index[wins] = values[wins], places[wins]
-        assert best is not None and index is not None
+        assert best is not None
+        assert index is not None
         return (best.astype(x.dtype), index.astype(np.int64))[: len(self.onnx_node.output)]
 
 
@@ -175,7 +182,9 @@ class AveragePool(OpRun):
         geometry = _Geometry(x.shape[2:], attributes["kernel_shape"], attributes)
         cells = np.ones((1, 1, *x.shape[2:]))
         if attributes.get("count_include_pad"):
-            cells = np.pad(cells, [(0, 0), (0, 0), *zip(geometry.begin, geometry.end, strict=True)], constant_values=1.0)
+            cells = np.pad(
+                cells, [(0, 0), (0, 0), *zip(geometry.begin, geometry.end, strict=True)], constant_values=1.0
+            )
             widths = [(0, r - e) for r, e in zip(geometry.reach, geometry.end, strict=True)]
             cells = np.pad(cells, [(0, 0), (0, 0), *widths])
         else:

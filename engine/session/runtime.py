@@ -17,6 +17,10 @@ from onnxplain.engine.errors import RuntimeMissingError
 OLDEST = (1, 19)
 
 
+#: Distributions of that name family that do not bring the ``onnxruntime`` folder.
+_NO_RUNTIME = ("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-tools")
+
+
 def owners() -> list[str]:
     """Distributions that own the ``onnxruntime`` folder, e.g. ``["onnxruntime-gpu"]``.
 
@@ -25,9 +29,8 @@ def owners() -> list[str]:
     found = set()
     for distribution in distributions():
         name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if name == "onnxruntime" or (name.startswith("onnxruntime-") and name != "onnxruntime-extensions"):
-            if name not in ("onnxruntime-genai", "onnxruntime-tools"):
-                found.add(name)
+        if name == "onnxruntime" or (name.startswith("onnxruntime-") and name not in _NO_RUNTIME):
+            found.add(name)
     return sorted(found)
 
 

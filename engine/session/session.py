@@ -101,7 +101,7 @@ class Session:
             for part in describe():
                 counts[str(part.ep_name)] = counts.get(str(part.ep_name), 0) + len(part.get_nodes())
             return counts
-        except Exception:  # noqa: BLE001 - the runtime refuses when recording is switched off
+        except Exception:  # the runtime refuses when recording is switched off
             return {}
 
 
@@ -128,7 +128,9 @@ def _create(runtime: Any, model: ir.Model, providers: list[ProviderSpec], thread
         text = str(e)
         hint = ""
         if "NOT_IMPLEMENTED" in text or "Could not find an implementation" in text:
-            hint = "; this runtime has no kernel for that operator and type (float64 models: use providers=['reference'])"
+            hint = (
+                "; this runtime has no kernel for that operator and type (float64 models: use providers=['reference'])"
+            )
         raise SessionError(f"onnxruntime refuses the rewritten graph: {_short(text)}{hint}") from e
 
 

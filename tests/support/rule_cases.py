@@ -167,7 +167,9 @@ def _plain(proto: onnx.ModelProto, feeds: dict[str, np.ndarray[Any, Any]]) -> li
         return [np.asarray(y) for y in ReferenceEvaluator(proto, new_ops=CORRECTED).run(None, feeds)]
 
 
-def _rewritten(proto: onnx.ModelProto, wrt: Sequence[str], float_outputs: Sequence[str]) -> tuple[Any, dict[str, str], dict[str, str], list[tuple[str, str]]]:
+def _rewritten(
+    proto: onnx.ModelProto, wrt: Sequence[str], float_outputs: Sequence[str]
+) -> tuple[Any, dict[str, str], dict[str, str], list[tuple[str, str]]]:
     """Rewritten model, seed input per output, gradient output per operand, (bias, adjoint) output pairs."""
     rewriter = Rewriter(canonicalise(read_model(proto)))
     wanted = [rewriter.value(n) for n in wrt]
@@ -187,7 +189,12 @@ def _rewritten(proto: onnx.ModelProto, wrt: Sequence[str], float_outputs: Sequen
         for i, part in enumerate(entry.rule(rewriter.op, node)):
             adjoint = adjoints.of.get(node.outputs[part.output])
             if adjoint is not None:
-                pairs.append((rewriter.add_output(f"c_{node.name}_{i}", part.full(rewriter.op)), rewriter.add_output(f"a_{node.name}_{i}", adjoint)))
+                pairs.append(
+                    (
+                        rewriter.add_output(f"c_{node.name}_{i}", part.full(rewriter.op)),
+                        rewriter.add_output(f"a_{node.name}_{i}", adjoint),
+                    )
+                )
     return rewriter.finish(), seed_names, gradients, pairs
 
 
@@ -216,7 +223,9 @@ def _seeds(results: Sequence[np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any,
     return {f"y{i}": np.asarray(rng.normal(size=y.shape)) for i, y in enumerate(results) if y.dtype.kind == "f"}
 
 
-def _check_exact(case: Case, arrays: dict[str, np.ndarray[Any, Any]], wrt: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+def _check_exact(
+    case: Case, arrays: dict[str, np.ndarray[Any, Any]], wrt: Sequence[str]
+) -> dict[str, np.ndarray[Any, Any]]:
     proto = _model(case, arrays, wrt, "static")
     feeds = {n: arrays[n] for n in wrt}
     results = _plain(proto, feeds)
@@ -284,11 +293,15 @@ def _check_runtime(
     run = Session(model, threads=1).run({**feeds, **{seed_names[n]: s for n, s in seeds.items()}})
     for i, y in enumerate(plain):
         if y.size:
-            assert np.max(np.abs(run[f"y{i}"] - y)) <= 1e-5 * max(1e-6, np.max(np.abs(y))), "onnxruntime's output changed"
+            assert np.max(np.abs(run[f"y{i}"] - y)) <= 1e-5 * max(1e-6, np.max(np.abs(y))), (
+                "onnxruntime's output changed"
+            )
     for n in wrt:
         assert run[gradients[n]].shape == arrays[n].shape
         gap = np.linalg.norm(run[gradients[n]] - exact[n])
-        assert gap <= case.rtol32 * max(np.linalg.norm(exact[n]), 1e-3), f"float32 gradient of {n} with {sizes} sizes: off by {gap}"
+        assert gap <= case.rtol32 * max(np.linalg.norm(exact[n]), 1e-3), (
+            f"float32 gradient of {n} with {sizes} sizes: off by {gap}"
+        )
 
 
 def _check_samples(case: Case, arrays: dict[str, np.ndarray[Any, Any]], name: str) -> None:
@@ -302,8 +315,12 @@ def _check_samples(case: Case, arrays: dict[str, np.ndarray[Any, Any]], name: st
     session = Session(model, threads=1)
     whole = session.run({name: x, **{seed_names[n]: s for n, s in seeds.items()}}, [gradients[name]])[gradients[name]]
     for n in range(len(x)):
-        row = session.run({name: x[n : n + 1], **{seed_names[k]: s[n : n + 1] for k, s in seeds.items()}}, [gradients[name]])
-        np.testing.assert_allclose(row[gradients[name]][0], whole[n], rtol=1e-5, atol=1e-6 * (1e-6 + np.abs(whole).max()))
+        row = session.run(
+            {name: x[n : n + 1], **{seed_names[k]: s[n : n + 1] for k, s in seeds.items()}}, [gradients[name]]
+        )
+        np.testing.assert_allclose(
+            row[gradients[name]][0], whole[n], rtol=1e-5, atol=1e-6 * (1e-6 + np.abs(whole).max())
+        )
 
 
 def with_opset(cases: Sequence[Case], opset: int) -> list[Case]:

@@ -62,7 +62,9 @@ class ExplicitPadsPass(ir.passes.InPlacePass):
         x = node.inputs[0]
         if x is None or x.dtype is None or node.op_type == "LpPool" or not isinstance(node.graph, ir.Graph):
             raise UnsupportedNodeError(
-                label(node), describe(node), f"auto_pad={mode} with a size known only at run time",
+                label(node),
+                describe(node),
+                f"auto_pad={mode} with a size known only at run time",
                 "export the model with explicit pads or a fixed input size",
             )
         op = Builder(node.graph, before=node)
@@ -110,7 +112,10 @@ def window(node: ir.Node) -> tuple[list[int], list[int], list[int]]:
             kernel = [d for d in known[2:] if isinstance(d, int)]
     if kernel is None:
         raise UnsupportedNodeError(
-            label(node), describe(node), "its kernel size is known only at run time", "export the model with constant weights"
+            label(node),
+            describe(node),
+            "its kernel size is known only at run time",
+            "export the model with constant weights",
         )
 
     def per_axis(name: str) -> list[int]:

@@ -8,10 +8,14 @@ the whole block.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.shapes import constant
+
+Array = np.ndarray[Any, Any]
 
 
 class FoldBatchNormalizationPass(ir.passes.InPlacePass):
@@ -55,16 +59,16 @@ class FoldBatchNormalizationPass(ir.passes.InPlacePass):
         return True
 
 
-def _scaled(conv: ir.Node, weights: np.ndarray, gain: np.ndarray) -> np.ndarray | None:
+def _scaled(conv: ir.Node, weights: Array, gain: Array) -> Array | None:
     if conv.op_type == "Conv":
-        return weights * gain.reshape(-1, *[1] * (weights.ndim - 1))
+        return np.asarray(weights * gain.reshape(-1, *[1] * (weights.ndim - 1)))
     group = int(conv.attributes["group"].value) if "group" in conv.attributes else 1
     if group != 1:
         return None
-    return weights * gain.reshape(1, -1, *[1] * (weights.ndim - 2))
+    return np.asarray(weights * gain.reshape(1, -1, *[1] * (weights.ndim - 2)))
 
 
-def _initializer(graph: ir.Graph, like: ir.Value | None, array: np.ndarray, node: ir.Node) -> ir.Value:
+def _initializer(graph: ir.Graph, like: ir.Value | None, array: Array, node: ir.Node) -> ir.Value:
     stem = f"{like.name if like is not None else 'folded'}/folded"
     name, count = stem, 1
     while name in graph.initializers:

@@ -106,7 +106,7 @@ class _Folder:
         graph = onnx.helper.make_graph([proto], "fold", inputs, [output])
         opsets = [onnx.helper.make_opsetid("", self.opset)]
         evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
-        return evaluator.run(None, feeds)[0]
+        return list(evaluator.run(None, feeds))[0]
 
     def _replace(self, node: ir.Node, result: np.ndarray) -> None:
         old = node.outputs[0]

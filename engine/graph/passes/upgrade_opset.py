@@ -11,7 +11,10 @@ One opset is one form of every operator, so rules handle one form. Older nodes a
 5. Scatter -> ScatterElements; RoiAlign below 16 keeps its old coordinates; Split without sizes gets ``num_outputs``.
 
 Newer nodes whose operator did not change its meaning since 18 are stamped 18, because that is where
-every execution provider has its kernels.
+every execution provider has its kernels; models above 26, which no runtime loads yet, go down to 26 at least:
+
+6. ``Mod(a, b, fmod=0)`` of floats (28) -> ``a - b floor(a / b)``
+7. ``SpaceToDepth(mode="CRD")`` (28) -> Reshape, Transpose, Reshape
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ import onnx_ir as ir
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder, schema_of
 from onnxplain.engine.graph.names import describe, label
-from onnxplain.engine.graph.shapes import rank
+from onnxplain.engine.graph.model import RUNTIME_OPSET
+from onnxplain.engine.graph.shapes import is_float, rank
 
 WORKING_OPSET = 18
 
@@ -56,12 +60,16 @@ class UpgradeOpsetPass(ir.passes.InPlacePass):
                 entry = _UPGRADES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
                 if entry is not None and version < entry[0] and node.graph is not None:
                     entry[1](node, version, Builder(_root(node), before=node))
-        elif all(_fits(node) for node in nodes):
-            for node in nodes:
-                _drop_newer_defaults(node)
-            self._set(graph, nodes, WORKING_OPSET)
         else:
-            return ir.passes.PassResult(model, modified=False)
+            for node in nodes:
+                _write_down(node)
+            nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+            target = next((t for t in (WORKING_OPSET, RUNTIME_OPSET) if t < version and all(_fits(n, t) for n in nodes)), None)
+            if target is None:
+                return ir.passes.PassResult(model, modified=False)
+            for node in nodes:
+                _drop_newer_defaults(node, target)
+            self._set(graph, nodes, target)
         return ir.passes.PassResult(model, modified=True)
 
     @staticmethod
@@ -102,20 +110,26 @@ def _attribute(node: ir.Node, name: str, default: Any) -> Any:
     return default if attribute is None else attribute.value
 
 
-def _fits(node: ir.Node) -> bool:
-    """Whether a node above opset 18 means the same at 18."""
+def _fits(node: ir.Node, target: int = WORKING_OPSET) -> bool:
+    """Whether a node above opset ``target`` means the same there."""
     if node.domain not in ("", "ai.onnx"):
         return True
     try:
-        schema = schema_of(node.op_type, WORKING_OPSET)
+        schema = schema_of(node.op_type, target)
     except ValueError:
         return False
-    if not _CHANGED.get(node.op_type, lambda n: True)(node):
+    if target == WORKING_OPSET and not _CHANGED.get(node.op_type, lambda n: True)(node):
         return False
     if len(node.inputs) > schema.max_input or not schema.min_output <= len(node.outputs) <= schema.max_output:
         return False
     for name, attribute in node.attributes.items():
-        if name not in schema.attributes and attribute.value not in (0, "", None, 1 if name == "saturate" else 0, (1, 1)):
+        if name not in schema.attributes and attribute.value not in (
+            0,
+            "",
+            None,
+            1 if name == "saturate" else 0,
+            (1, 1),
+        ):
             return False
     return _types_fit(node, schema)
 
@@ -134,11 +148,38 @@ def _types_fit(node: ir.Node, schema: Any) -> bool:
     return True
 
 
-def _drop_newer_defaults(node: ir.Node) -> None:
+def _drop_newer_defaults(node: ir.Node, target: int) -> None:
     if node.domain in ("", "ai.onnx"):
-        known = schema_of(node.op_type, WORKING_OPSET).attributes
+        known = schema_of(node.op_type, target).attributes
         for name in [n for n in node.attributes if n not in known]:
             del node.attributes[name]
+
+
+def _write_down(node: ir.Node) -> None:
+    """Forms that exist only above what runtimes load, in older operators."""
+    if node.domain not in ("", "ai.onnx") or not isinstance(node.graph, ir.Graph):
+        return
+    if node.op_type == "Mod" and not _attribute(node, "fmod", 0) and _all_floats(node):
+        op = Builder(node.graph, before=node)
+        a, b = node.inputs
+        _replace(node, op.Sub(a, op.Mul(b, op.Floor(op.Div(a, b)))))
+    elif node.op_type == "SpaceToDepth" and _attribute(node, "mode", "DCR") == "CRD":
+        _space_to_depth(node, Builder(node.graph, before=node))
+
+
+def _all_floats(node: ir.Node) -> bool:
+    return all(x is not None and is_float(x) for x in node.inputs)
+
+
+def _space_to_depth(node: ir.Node, op: Builder) -> None:
+    """Each channel's blocks stay together."""
+    x, block = node.inputs[0], int(node.attributes["blocksize"].value)
+    batch, channels, rows, columns = (op.Shape(x, start=i, end=i + 1) for i in range(4))
+    rows, columns = op.Div(rows, [block]), op.Div(columns, [block])
+    apart = op.Reshape(x, op.Concat(batch, channels, rows, [block], columns, [block], axis=0))
+    moved = op.Transpose(apart, perm=[0, 1, 3, 5, 2, 4])
+    whole = op.Concat(batch, op.Mul(channels, [block * block]), rows, columns, axis=0)
+    _replace(node, op.Reshape(moved, whole))
 
 
 # ----- older than 18 --------------------------------------------------------------------------------
@@ -249,11 +290,16 @@ def _upsample(node: ir.Node, version: int, op: Builder) -> None:
 def _batch_normalization(node: ir.Node, version: int, op: Builder) -> None:
     if not _take(node, "spatial", 1):
         raise UnsupportedNodeError(
-            label(node), describe(node), "spatial=0 keeps statistics per position", "export the model again at opset 9 or newer"
+            label(node),
+            describe(node),
+            "spatial=0 keeps statistics per position",
+            "export the model again at opset 9 or newer",
         )
     if any(len(y.uses()) or y.is_graph_output() for y in node.outputs[1:]):
         raise UnsupportedNodeError(
-            label(node), describe(node), "it runs in training mode, which mixes the samples of a batch",
+            label(node),
+            describe(node),
+            "it runs in training mode, which mixes the samples of a batch",
             "export the model in inference (eval) mode",
         )
     node.resize_outputs(1)
@@ -267,7 +313,9 @@ def _scatter(node: ir.Node, version: int, op: Builder) -> None:
 
 @_upgrade(16, "RoiAlign")
 def _roi_align(node: ir.Node, version: int, op: Builder) -> None:
-    node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "output_half_pixel")
+    node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+        "coordinate_transformation_mode", "output_half_pixel"
+    )
 
 
 def _replace(node: ir.Node, value: ir.Value) -> None:

@@ -102,7 +102,12 @@ def test_psi_against_a_naive_one(sign: str, rescale: str, scope: str) -> None:
     rng = np.random.default_rng(3)
     w = rng.normal(size=(4, 2, 3, 3))
     proto = model(
-        [node("Conv", "x w b", "z", pads=[1, 1, 1, 1]), node("Relu", "z", "a"), node("Flatten", "a", "f"), node("Gemm", "f v", "y")],
+        [
+            node("Conv", "x w b", "z", pads=[1, 1, 1, 1]),
+            node("Relu", "z", "a"),
+            node("Flatten", "a", "f"),
+            node("Gemm", "f v", "y"),
+        ],
         {"x": ["N", 2, 5, 5]},
         {"y": ["N", 3]},
         {"w": w, "b": rng.normal(size=4), "v": rng.normal(size=(100, 3))},

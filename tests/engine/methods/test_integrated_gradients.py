@@ -67,7 +67,13 @@ def test_weights_sum_to_one(rule: str, steps: int) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "degree", "steps"),
-    [("gauss_legendre", 9, 5), ("trapezoid", 1, 3), ("riemann_middle", 1, 3), ("riemann_left", 0, 3), ("riemann_right", 0, 3)],
+    [
+        ("gauss_legendre", 9, 5),
+        ("trapezoid", 1, 3),
+        ("riemann_middle", 1, 3),
+        ("riemann_left", 0, 3),
+        ("riemann_right", 0, 3),
+    ],
 )
 def test_exact_degree(rule: str, degree: int, steps: int) -> None:
     """Each rule integrates polynomials exactly up to its degree, and not beyond."""
@@ -99,15 +105,29 @@ def test_cubic_in_closed_form() -> None:
 def test_steps_are_doubled_until_the_delta_is_met() -> None:
     # A kink at alpha = 1/3, which halving never meets exactly.
     x = np.array([[3.0, 0.0], [-4.0, 0.0]], dtype=np.float32)
-    coarse = ox.explain(example_two(), x, method="integrated_gradients", steps=4, quadrature="riemann_left", tolerance=None)
+    coarse = ox.explain(
+        example_two(), x, method="integrated_gradients", steps=4, quadrature="riemann_left", tolerance=None
+    )
     fine = ox.explain(
-        example_two(), x, method="integrated_gradients", steps=4, quadrature="riemann_left", tolerance=5e-3, max_steps=5000
+        example_two(),
+        x,
+        method="integrated_gradients",
+        steps=4,
+        quadrature="riemann_left",
+        tolerance=5e-3,
+        max_steps=5000,
     )
     assert coarse.residual is not None and fine.residual is not None
     assert coarse.residual.relative.max() > 5e-3 >= fine.residual.relative.max()
     assert any("integrated with" in n for n in fine.notes)
     stopped = ox.explain(
-        example_two(), x, method="integrated_gradients", steps=4, quadrature="riemann_left", tolerance=1e-9, max_steps=16
+        example_two(),
+        x,
+        method="integrated_gradients",
+        steps=4,
+        quadrature="riemann_left",
+        tolerance=1e-9,
+        max_steps=16,
     )
     assert stopped.residual is not None and not stopped.residual.ok
 
@@ -117,7 +137,9 @@ def test_several_baselines_are_averaged() -> None:
     x = rng.normal(size=(2, 3)).astype(np.float32)
     ones, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
     both = ox.explain(quadratic(), x, method="integrated_gradients", baseline=[zero, ones])
-    alone = [ox.explain(quadratic(), x, method="integrated_gradients", baseline=b).attributions["x"] for b in (zero, ones)]
+    alone = [
+        ox.explain(quadratic(), x, method="integrated_gradients", baseline=b).attributions["x"] for b in (zero, ones)
+    ]
     np.testing.assert_allclose(both.attributions["x"], np.mean(alone, axis=0), atol=1e-5)
     assert both.residual is not None and both.residual.ok
 
@@ -147,7 +169,8 @@ def test_noise_does_not_depend_on_chunks() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"baseline": "grey"}, {"baseline": np.zeros(7)}, {"steps": 0}, {"quadrature": "simpson"}, {"tolerance": -1.0}]
+    "options",
+    [{"baseline": "grey"}, {"baseline": np.zeros(7)}, {"steps": 0}, {"quadrature": "simpson"}, {"tolerance": -1.0}],
 )
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError):

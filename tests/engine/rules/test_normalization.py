@@ -10,6 +10,11 @@ from rule_cases import Case, case, check, parametrize, uniform
 from run_time import gradient, model, terms_of
 
 from onnxplain.engine.errors import UnsupportedNodeError
+from onnxplain.engine.graph.canonical import canonicalise
+from onnxplain.engine.graph.model import read_model
+from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.rewrite import Rewriter
+from onnxplain.engine.rules.table import BIAS
 
 SHIFT = np.asarray([0.3, -1.2, 0.7])
 SPREAD = np.asarray([0.9, 1.7, 0.4])
@@ -23,6 +28,7 @@ def batch_norm(x: tuple[int, ...], c: int = 3, **options: object) -> Case:
 
 CASES = [
     *(batch_norm(x, wrt=("x",)) for x in ((2, 3), (2, 3, 4), (2, 3, 4, 5), (2, 3, 2, 3, 2))),
+    *(batch_norm((2, 3, 4, 2), wrt=("x",), opset=opset) for opset in (7, 9, 14, 15)),
     batch_norm((2, 3, 2, 3), name="BatchNormalization(all operands)"),
     batch_norm((2, 3), name="BatchNormalization(all operands of a matrix)"),
     *(batch_norm((2, 3, 4), wrt=("x", p), name=f"BatchNormalization(x, {p})") for p in ("scale", "b", "mean", "var")),
@@ -99,6 +105,39 @@ def test_the_bias_of_batch_normalization_is_one_number_a_channel() -> None:
     assert (kind, name) == ("explicit", "beta")
     expected = weights["beta"] - weights["gamma"] * weights["mean"] / np.sqrt(weights["var"] + 1e-5)
     np.testing.assert_allclose(value, expected.reshape(3, 1, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "operands", "opset", "attributes"),
+    [
+        ("BatchNormalization", "scale b mean var", 18, {}),
+        ("InstanceNormalization", "scale b", 18, {}),
+        ("GroupNormalization", "scale b", 18, {"num_groups": 4}),
+        ("GroupNormalization", "scale b", 18, {"num_groups": 2}),
+        ("GroupNormalization", "scale b", 21, {"num_groups": 2}),
+    ],
+)
+def test_an_added_parameter_is_known_to_be_constant_over_space(
+    op_type: str, operands: str, opset: int, attributes: dict[str, int]
+) -> None:
+    """Its static sizes [C, 1, 1] are what spares the bias terms a product of the adjoint's size."""
+    names = operands.split()
+    size = 2 if (opset, attributes) == (18, {"num_groups": 2}) else 4
+    weights = [onnx.numpy_helper.from_array(np.ones(size, np.float32), n) for n in names]
+    sizes: list[str | int] = ["N", 4, 5, 5]
+    x, y = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, sizes) for n in "xy")
+    node = helper.make_node(op_type, ["x", *names], ["y"], **attributes)
+    graph = helper.make_graph([node], "g", [x], [y], weights)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    rewriter = Rewriter(canonicalise(read_model(proto)))
+    result = rewriter.output_value()
+    assert result.dtype is not None
+    seed = rewriter.add_input("seed", result.dtype, None)
+    found = rewriter.backward_from({result: seed}, [rewriter.value("x")]).nodes[0]
+    entry = BIAS.find("", op_type, rewriter.op.opset)
+    assert entry is not None
+    (term,) = [t for t in entry.rule(rewriter.op, found) if t.kind == "explicit"]
+    assert (term.name, dims(term.value)) == ("b", (4, 1, 1))
 
 
 def test_the_bias_of_layer_normalization_has_an_explicit_and_an_implicit_part() -> None:
