@@ -45,7 +45,7 @@ class Path:
 
     Attributes:
         active: Values that depend differentiably on a wanted value.
-        nodes: Nodes with an active result on which a seed depends, in topological order.
+        nodes: Nodes with an active operand and an active result on which a seed depends, in topological order.
         blocked: Nodes where the gradient ends.
     """
 
@@ -96,9 +96,11 @@ def find_path(nodes: Sequence[ir.Node], wanted: Iterable[ir.Value], seeded: Iter
     load_rules()
     active = set(wanted)
     ends: list[ir.Node] = []
+    entered: set[ir.Node] = set()
     for node in nodes:
         if not any(x in active for x in operands(node)):
             continue
+        entered.add(node)
         flat = FLAT.get((node.domain, node.op_type))
         results = [] if flat is not None else [y for y in node.outputs if carries_adjoint(y, node)]
         active.update(results)
@@ -110,12 +112,11 @@ def find_path(nodes: Sequence[ir.Node], wanted: Iterable[ir.Value], seeded: Iter
         if any(y in needed for y in node.outputs):
             needed.update(operands(node))
         # What lies before a node at which all gradient ends is needed, but no adjoint comes to it.
-        if any(y in reached and y in active for y in node.outputs):
+        # Nor does it go on through what computes a wanted inner tensor: that stands for itself.
+        if node in entered and any(y in reached and y in active for y in node.outputs):
             reached.update(operands(node))
             on_path.append(node)
-    blocked = [
-        Blocked(label(n), describe(n), _remedy(n)) for n in ends if any(y in needed for y in n.outputs)
-    ]
+    blocked = [Blocked(label(n), describe(n), _remedy(n)) for n in ends if any(y in needed for y in n.outputs)]
     return Path(active, on_path[::-1], blocked)
 
 

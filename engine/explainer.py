@@ -36,7 +36,7 @@ class _Program:
     plan: Plan
     session: Session
     runner: BatchRunner
-    prelude: Session | None
+    prelude: BatchRunner | None
     names: dict[str, str]
     explained: ir.Value
 
@@ -81,14 +81,14 @@ class CompiledExplainer:
         self.memory_mib = memory_mib
         self.wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
         self._programs: dict[TargetKind, _Program] = {}
-        self._compile("index")
+        self.program("index")
 
     # ----- building -------------------------------------------------------------------------------
 
     @property
     def model(self) -> ir.Model:
         """The rewritten graph."""
-        return self._compile("index").model
+        return self.program("index").model
 
     def save(self, path: str | Path) -> Path:
         """Write the rewritten graph as an ONNX file.
@@ -103,7 +103,8 @@ class CompiledExplainer:
 
         return write_model(self.model, Path(path))
 
-    def _compile(self, kind: TargetKind) -> _Program:
+    def program(self, kind: TargetKind) -> _Program:
+        """The rewritten graph for indices or for weights, built on first use."""
         if kind not in self._programs:
             self._programs[kind] = self._build(kind)
         return self._programs[kind]
@@ -128,33 +129,50 @@ class CompiledExplainer:
                 plan.output(f"value/{subject.name}", subject.value)
         model = rewriter.finish({"onnxplain.method": self.method.name})
         session = Session(model, self.providers, threads=self.source.threads)
-        batched = [v.name or "" for v in model.graph.inputs if self._is_batched(v)]
+        fed_whole = {v.name or "" for v in self.source.canonical.graph.inputs} - set(self.batched)
+        batched = [v.name or "" for v in model.graph.inputs if v.name not in fed_whole]
         budget = float("inf") if self.method.needs_one_chunk else self.memory_mib
         runner = BatchRunner(session, model, batched, budget)
         return _Program(model, plan, session, runner, prelude, dict(plan.names), seed.explained)
 
-    @staticmethod
-    def _is_batched(value: ir.Value) -> bool:
-        known = dims(value)
-        return known is None or (
-            len(known) > 0 and not (isinstance(known[0], int) and len(known) == 1 and known[0] != 1)
-        )
+    @cached_property
+    def batched(self) -> list[str]:
+        """Names of the model's inputs whose first axis is the batch; the others are fed whole.
+
+        Where some inputs leave their first size open, those; in a model of fixed sizes, the inputs whose
+        first size is that of the first input.
+        """
+        sizes = {v.name or "": dims(v) for v in self.source.canonical.graph.inputs}
+        first = {n: known[0] if known else None for n, known in sizes.items() if known != ()}
+        if any(not isinstance(size, int) for size in first.values()):
+            return [n for n, size in first.items() if not isinstance(size, int)]
+        return [n for n, size in first.items() if size == next(iter(first.values()))]
 
     def _subject_names(self, rewriter: Rewriter) -> list[str]:
         if self.wrt is not None:
+            if not self.wrt:
+                raise InputError("wrt names no tensor; name one, or leave it out for the model's float inputs")
             for name in self.wrt:
-                if not is_float(rewriter.value(name)):
-                    raise InputError(f"'{name}' is no float tensor and cannot be attributed to; name a float one")
+                self._check_subject(name, rewriter.value(name))
             return self.wrt
-        floats = [v.name or "" for v in rewriter.graph.inputs if is_float(v)]
+        floats = [v.name or "" for v in rewriter.graph.inputs if is_float(v) and v.name in self.batched]
         if floats:
             return floats
         embeddings = self.source.embeddings()
         if not embeddings:
             raise InputError(
-                "the model has no float input and no embedding lookup to attribute to; name an inner float tensor with wrt="
+                "the model has no float input and no embedding lookup to attribute to; "
+                "name an inner float tensor with wrt="
             )
         return embeddings[:1]
+
+    def _check_subject(self, name: str, value: ir.Value) -> None:
+        if not is_float(value):
+            raise InputError(f"'{name}' is no float tensor and cannot be attributed to; name a float one")
+        if value.const_value is not None or (value.is_graph_input() and name not in self.batched):
+            raise InputError(
+                f"'{name}' is one tensor for the whole batch and has no attribution per sample; use vjp for its gradient"
+            )
 
     def _subject(self, rewriter: Rewriter, name: str, inner: bool, cut: bool) -> Subject:
         value = rewriter.value(name)
@@ -163,13 +181,15 @@ class CompiledExplainer:
             value = rewriter.cut(name)
         return Subject(name, value, labels, inner)
 
-    def _prelude(self, names: Sequence[str]) -> Session:
-        """A session that computes inner subjects from the model's inputs."""
+    def _prelude(self, names: Sequence[str]) -> BatchRunner:
+        """What computes inner subjects from the model's inputs."""
         rewriter = Rewriter(self._base())
         rewriter.graph.outputs.clear()
         for name in names:
             rewriter.graph.outputs.append(rewriter.value(name))
-        return Session(rewriter.finish(), self.providers, threads=self.source.threads)
+        model = rewriter.finish()
+        session = Session(model, self.providers, threads=self.source.threads)
+        return BatchRunner(session, model, self.batched, self.memory_mib)
 
     # ----- running --------------------------------------------------------------------------------
 
@@ -190,8 +210,8 @@ class CompiledExplainer:
         """
         feeds = validate_feeds(self._named(x), self.source.declared())
         chosen = as_target(target)
-        program = self._compile(chosen.kind)
-        count = self._count(feeds, program)
+        program = self.program(chosen.kind)
+        count = self._count(feeds)
         call = _Call(self, program, feeds, chosen, count)
         parts = self.method.reduce(Run(call.subjects, call.first, call.evaluate, seed, call.labels, program.plan.memo))
         explanation = self._explanation(call, parts, seed)
@@ -209,9 +229,8 @@ class CompiledExplainer:
             )
         return {names[0]: x}
 
-    @staticmethod
-    def _count(feeds: Mapping[str, Array], program: _Program) -> int:
-        lengths = {n: len(a) for n, a in feeds.items() if n in program.runner.batched or program.prelude is not None}
+    def _count(self, feeds: Mapping[str, Array]) -> int:
+        lengths = {n: len(feeds[n]) for n in self.batched}
         if len(set(lengths.values())) > 1:
             raise InputError(f"the inputs have different numbers of samples ({lengths}); give all of them the same")
         return next(iter(lengths.values()), 1)
@@ -221,8 +240,8 @@ class CompiledExplainer:
             if not np.isfinite(array).all():
                 bad = int(np.argmax(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
                 raise SessionError(
-                    f"the attribution of '{name}' is not finite for sample {bad}: the model's own numbers overflow there; "
-                    "check the input's scale, or use providers='reference' to see where"
+                    f"the attribution of '{name}' is not finite for sample {bad}: "
+                    "the model's own numbers overflow there; check the input's scale, or use providers='reference' to see where"
                 )
         notes = list(parts.notes)
         zero = [n for n in range(call.count) if all(not np.any(a[n]) for a in parts.attributions.values())]
@@ -288,6 +307,7 @@ class _Call:
     def __init__(
         self, owner: CompiledExplainer, program: _Program, feeds: dict[str, Array], target: Target, count: int
     ) -> None:
+        self.owner = owner
         self.program = program
         self.count = count
         self.output = program.plan.rewriter.output_value(owner.output).name or ""
@@ -296,7 +316,7 @@ class _Call:
         rewriter = program.plan.rewriter
         self._added = rewriter.added_inputs[-1] if rewriter.added_inputs else TARGET
         if program.prelude is not None:
-            self.feeds.update(program.prelude.run({n: feeds[n] for n in program.prelude.inputs}))
+            self.feeds.update(program.prelude.run({n: feeds[n] for n in program.prelude.session.inputs}))
         known = {v.name or "" for v in program.model.graph.inputs}
         self.feeds = {n: a for n, a in self.feeds.items() if n in known}
         self._set_target(target)
@@ -323,28 +343,30 @@ class _Call:
             self.feeds[self._added] = flat_indices(target, self.count, shape)
             return
         weights = np.asarray(target.value)
-        full = (
-            self.count,
-            *(shape if shape is not None else weights.shape[-(len(dims(self.program.explained) or ()) - 1) :]),
-        )
+        if weights.dtype.kind not in "fiub" or not np.isfinite(weights).all():
+            raise TargetError("the weights hold something else than finite numbers; give a number per output element")
+        full = (self.count, *(shape if shape is not None else self._shape_by_running()))
         try:
             dtype = (self.program.explained.dtype or ir.DataType.FLOAT).numpy()
             self.feeds[self._added] = np.ascontiguousarray(np.broadcast_to(weights, full).astype(dtype))
         except ValueError:
             raise TargetError(
-                f"weights of shape {weights.shape} do not fit an output of shape {full}; give one sample's or the whole batch's"
+                f"weights of shape {weights.shape} do not fit an output of shape {full}; "
+                "give one sample's or the whole batch's"
             ) from None
 
     def _shape_by_running(self) -> tuple[int, ...]:
-        feeds = {**self.feeds, self._added: np.full(self.count, -1, dtype=np.int64)}
-        results = self.program.runner.run(feeds)
+        """Shape of one sample's output where the graph does not tell: from the index program, without a target."""
+        program = self.owner.program("index")
+        added = program.plan.rewriter.added_inputs[-1]
+        feeds = {n: a for n, a in self.feeds.items() if n != self._added}
+        results = program.runner.run({**feeds, added: np.full(self.count, -1, dtype=np.int64)}, [self.output])
         return tuple(results[self.output].shape[1:])
 
     def _check_target(self, target: Target) -> None:
         shape = self._static_shape()
         if shape is None:
-            array = self.own_outputs.get(self.output)
-            shape = tuple(array.shape[1:]) if array is not None else ()
+            shape = tuple(self.own_outputs[self.output].shape[1:])
         self.target_shape = shape or (1,)
         self.score = np.asarray(self.first[SCORE], dtype=np.float64).reshape(-1)
         if target.kind == "weights":
@@ -354,7 +376,8 @@ class _Call:
         size = int(np.prod(self.target_shape))
         if (self.target >= size).any():
             raise TargetError(
-                f"target {int(self.target.max())} is out of range: the explained output has {size} elements, 0 to {size - 1}"
+                f"target {int(self.target.max())} is out of range: "
+                f"the explained output has {size} elements, 0 to {size - 1}"
             )
 
     def evaluate(self, points: Mapping[str, Array], samples: Array, keys: Sequence[str]) -> dict[str, Array]:
@@ -366,7 +389,7 @@ class _Call:
             feeds[subject.value.name or ""] = points[subject.name]
         if self.target is not None:
             feeds[self._added] = self.target[samples]
-        fixed = fixed_batch(self.program.model)
+        fixed = fixed_batch(self.program.model, self.program.runner.batched)
         extra = -len(samples) % fixed if fixed is not None else 0
         if extra:  # a model with a fixed batch gets the last point again to fill it up
             feeds = {

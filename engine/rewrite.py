@@ -112,15 +112,30 @@ class Rewriter:
         """
         op = self.op
         explained = explained_value(op, self.output_value(output), head)
+        known = dims(explained)
+        if known == ():
+            raise TargetError(
+                f"output '{self.output_value(output).name}' is one number for the whole batch, so samples cannot be told "
+                "apart; choose another output, or use vjp"
+            )
         if kind == "weights":
-            cotangent = self.add_input(COTANGENT, explained.dtype or ir.DataType.FLOAT, dims(explained))
+            if head == "margin":
+                raise TargetError(
+                    "the margin head needs a class index; give one, or Target.margin for two given classes"
+                )
+            shape = None if known is None else ("N", *known[1:])
+            cotangent = self.add_input(COTANGENT, explained.dtype or ir.DataType.FLOAT, shape)
             score = op.ReduceSum(op.Flatten(op.Mul(explained, cotangent), axis=1), [1], keepdims=0)
             return Seed(explained, cotangent, score, None)
         target = self.add_input(TARGET, ir.DataType.INT64, ("N",))
-        flat = explained if len(dims(explained) or ()) == 2 else op.Flatten(explained, axis=1)
+        flat = explained if len(known or ()) == 2 else op.Flatten(explained, axis=1)
         index = op.Where(op.Less(target, 0), op.ArgMax(flat, axis=1, keepdims=0), target)
         cotangent = self._one_hot(index, flat)
         if head == "margin":
+            if known is not None and all(d == 1 for d in known[1:]):
+                raise TargetError(
+                    "the margin head needs at least two classes, and the output has one; use head='logit'"
+                )
             lowest = op.constant(np.finfo((explained.dtype or ir.DataType.FLOAT).numpy()).min, explained.dtype)
             others = op.Where(op.Greater(cotangent, 0.0), lowest, flat)
             cotangent = op.Sub(cotangent, self._one_hot(op.ArgMax(others, axis=1, keepdims=0), flat))
@@ -157,7 +172,7 @@ class Rewriter:
         old = self.value(name)
         new = ir.Value(name=name, type=old.type, shape=old.shape)
         old.name = self.op.unique_name(f"{name}/computed")
-        old.replace_all_uses_with(new)
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
         self.graph.inputs.append(new)
         self._values[name] = new
         return new

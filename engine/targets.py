@@ -34,7 +34,7 @@ class Target:
 
     @staticmethod
     def index(value: int | Sequence[int] | Array) -> Target:
-        """One class for all samples, or one per sample; a tuple is an index into an output of higher rank."""
+        """One class for all samples, or one per sample; tuples are indices into an output of higher rank."""
         return Target("index", value)
 
     @staticmethod
@@ -45,6 +45,8 @@ class Target:
     @staticmethod
     def margin(first: int, second: int, classes: int) -> Target:
         """The difference of two classes' scores."""
+        for index in (first, second):
+            _in_range(index, classes, str(index))
         weights = np.zeros(classes)
         weights[first] += 1.0
         weights[second] -= 1.0
@@ -90,11 +92,22 @@ def flat_indices(target: Target, count: int, shape: Sequence[int] | None) -> Arr
             raise TargetError("a tuple index needs an output of known shape; give a flat index instead")
         if len(value) != len(shape):
             raise TargetError(
-                f"target {value} has {len(value)} indices, and a sample's output has shape {tuple(shape)}; give {len(shape)}"
+                f"target {value} has {len(value)} indices, and a sample's output has shape {tuple(shape)}; "
+                f"give {len(shape)}"
             )
         position = [_in_range(int(v), n, str(value)) for v, n in zip(value, shape, strict=True)]
         return np.full(count, np.ravel_multi_index(position, tuple(shape)), dtype=np.int64)
-    array = np.asarray(value, dtype=np.int64).reshape(-1)
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TargetError(f"target {value!r} is no index; give whole numbers, or Target.weights(...)")
+    if array.ndim == 2 and shape is not None and array.shape[1] == len(shape) != 1:
+        return _rows_of_tuples(array, count, shape)
+    if array.ndim > 1:
+        raise TargetError(
+            f"targets of shape {array.shape} are not understood; give one flat index per sample, "
+            "or one tuple index per sample for an output of known shape"
+        )
+    array = array.astype(np.int64).reshape(-1)
     if array.size not in (1, count):
         raise TargetError(f"{array.size} targets for {count} samples; give one for all, or one per sample")
     size = int(np.prod(shape)) if shape is not None else None
@@ -103,6 +116,12 @@ def flat_indices(target: Target, count: int, shape: Sequence[int] | None) -> Arr
     elif (array < 0).any():
         raise TargetError("a negative target needs an output of known size; give an index from 0")
     return np.broadcast_to(array, (count,)).copy()
+
+
+def _rows_of_tuples(array: Array, count: int, shape: Sequence[int]) -> Array:
+    if len(array) != count:
+        raise TargetError(f"{len(array)} targets for {count} samples; give one for all, or one per sample")
+    return np.concatenate([flat_indices(Target("index", tuple(row)), 1, shape) for row in array.tolist()])
 
 
 def _in_range(index: int, size: int, shown: str) -> int:

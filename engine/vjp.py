@@ -11,10 +11,14 @@ import onnx_ir as ir
 from onnxplain.engine.errors import InputError
 from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import ModelSource, read_model
-from onnxplain.engine.graph.shapes import dims, is_float
+from onnxplain.engine.graph.shapes import Dims, dims, is_float
+from onnxplain.engine.layout import zeros_like
 from onnxplain.engine.rewrite import COTANGENT, Rewriter
 from onnxplain.engine.session.providers import ProviderSpec
 from onnxplain.engine.session.session import Session
+
+#: Stem of the outputs that tell the seeded tensors' shapes.
+SHAPE = "shape"
 
 
 def vjp(
@@ -49,23 +53,66 @@ def vjp(
     names = list(wrt) if wrt is not None else [v.name or "" for v in rewriter.graph.inputs if is_float(v)]
     if not names:
         raise InputError("the model has no float input to differentiate by; name an inner tensor in wrt=")
-    wanted = [rewriter.value(name) for name in names]
+    if not cotangents:
+        raise InputError("no cotangent was given; name at least one output and give an array of its shape")
+    wanted = [_float(rewriter, name) for name in names]
+    feeds = _inputs(rewriter, inputs)
     seeds: dict[ir.Value, ir.Value] = {}
-    feeds = dict(inputs)
+    sizes: dict[str, str] = {}
     for name, array in cotangents.items():
-        value = rewriter.value(name)
-        if not is_float(value):
-            raise InputError(f"'{name}' is no float tensor, so it has no cotangent; seed a float output")
+        value = _float(rewriter, name)
         seed = rewriter.add_input(f"{COTANGENT}/{name}", value.dtype or ir.DataType.FLOAT, dims(value))
         seeds[value] = seed
-        feeds[seed.name or ""] = array
+        _check_shape(name, np.shape(array), _bound(dims(value), rewriter, feeds))
+        sizes[name] = rewriter.add_output(f"{SHAPE}/{name}", rewriter.op.Shape(value))
+        feeds[seed.name or ""] = np.asarray(array).astype(
+            (value.dtype or ir.DataType.FLOAT).numpy(), casting="same_kind"
+        )
     adjoints = rewriter.backward_from(seeds, wanted)
     results = {}
     for name, value in zip(names, wanted, strict=True):
         adjoint = adjoints.of.get(value)
         if adjoint is None:  # the path never reaches this one: its derivative is zero
-            adjoint = rewriter.op.Mul(value, 0.0)
+            adjoint = zeros_like(rewriter.op, value)
         results[name] = rewriter.add_output(f"gradient/{name}", adjoint)
     session = Session(rewriter.finish(), providers)
-    arrays = session.run(feeds, list(results.values()))
+    arrays = session.run(feeds, [*results.values(), *sizes.values()])
+    for name, output in sizes.items():  # a cotangent of another shape could broadcast, and give another product
+        _check_shape(name, np.shape(cotangents[name]), tuple(int(n) for n in arrays[output]))
     return {name: arrays[output] for name, output in results.items()}
+
+
+def _float(rewriter: Rewriter, name: str) -> ir.Value:
+    value = rewriter.value(name)
+    if not is_float(value):
+        raise InputError(f"'{name}' is no float tensor, so it has neither gradient nor cotangent; name a float tensor")
+    return value
+
+
+def _inputs(rewriter: Rewriter, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """The model's inputs by name; their shapes and types are left to the runtime, infinities are allowed here."""
+    known = [v.name or "" for v in rewriter.graph.inputs]
+    for name in {*known, *inputs}:
+        if name not in known or name not in inputs:
+            problem = "is missing" if name in known else "is none of the model's"
+            raise InputError(f"input '{name}' {problem}; the model takes {', '.join(known)}")
+    return dict(inputs)
+
+
+def _bound(shape: Dims | None, rewriter: Rewriter, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Dims | None:
+    """A shape with the symbols replaced by the sizes that the inputs give them."""
+    symbols = {
+        d: size
+        for v in rewriter.graph.inputs
+        if v.name is not None and v.name in feeds
+        for d, size in zip(dims(v) or (), np.shape(feeds[v.name]), strict=False)
+        if isinstance(d, str)
+    }
+    return None if shape is None else tuple(symbols.get(d, d) if isinstance(d, str) else d for d in shape)
+
+
+def _check_shape(name: str, given: tuple[int, ...], wanted: Dims | None) -> None:
+    if wanted is None:
+        return
+    if len(given) != len(wanted) or any(isinstance(w, int) and g != w for g, w in zip(given, wanted, strict=True)):
+        raise InputError(f"the cotangent of '{name}' has shape {given}; give one of shape {wanted}")

@@ -16,7 +16,7 @@ ORDER = (
     ("engine.errors", "engine.discover"),
     ("engine.registry", "engine.resize", "engine.quadrature", "engine.targets", "models"),
     ("engine.pictures", "engine.preprocessing", "engine.inputs", "engine.cards"),
-    ("engine.graph",),
+    ("engine.graph", "engine.rules.node"),
     ("engine.layout", "engine.broadcast", "engine.forms", "engine.places"),
     ("engine.rules",),
     ("engine.backward", "engine.heads"),

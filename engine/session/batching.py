@@ -7,6 +7,7 @@ runtime still runs out of memory the chunk is halved and tried again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,14 @@ def sample_bytes(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]]) -> 
     return max(total, 1)
 
 
-def chunk_size(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]], budget_mib: float) -> int:
+def chunk_size(
+    model: ir.Model,
+    feeds: Mapping[str, np.ndarray[Any, Any]],
+    budget_mib: float,
+    batched: AbstractSet[str] | None = None,
+) -> int:
     """How many samples go through at a time under the budget; at least one."""
-    fixed = fixed_batch(model)
+    fixed = fixed_batch(model, batched)
     if fixed is not None:
         return fixed
     if budget_mib == float("inf"):
@@ -57,10 +63,19 @@ def chunk_size(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]], budge
     return max(1, int(budget_mib * 2**20 // sample_bytes(model, feeds)))
 
 
-def fixed_batch(model: ir.Model) -> int | None:
-    """The batch size that the model was exported with, or None where it is free."""
-    known = dims(model.graph.inputs[0]) if model.graph.inputs else None
-    return known[0] if known and isinstance(known[0], int) else None
+def fixed_batch(model: ir.Model, batched: AbstractSet[str] | None = None) -> int | None:
+    """The batch size that the model was exported with, or None where it is free.
+
+    Args:
+        model: The graph.
+        batched: Names of the inputs whose first axis is the batch; the first input alone by default.
+    """
+    inputs = model.graph.inputs[:1] if batched is None else [v for v in model.graph.inputs if v.name in batched]
+    for value in inputs:
+        known = dims(value)
+        if known and isinstance(known[0], int):
+            return known[0]
+    return None
 
 
 class BatchRunner:
@@ -99,8 +114,8 @@ class BatchRunner:
     ) -> Iterator[tuple[slice, Arrays]]:
         """Each chunk's place in the batch and its results, for callers that accumulate."""
         count = self._count(feeds)
-        limit = self._limit or chunk_size(self.model, feeds, self.budget_mib)
-        fixed = fixed_batch(self.model)
+        limit = self._limit or chunk_size(self.model, feeds, self.budget_mib, self.batched)
+        fixed = fixed_batch(self.model, self.batched)
         if fixed is not None and count % fixed:
             raise InputError(
                 f"the model takes batches of exactly {fixed}, and {count} samples do not divide into those; "
