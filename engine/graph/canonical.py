@@ -16,6 +16,7 @@ import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import ModelFileError, OnnxplainError
 from onnxplain.engine.graph.model import MAX_IR, SourceModel
+from onnxplain.engine.graph.passes.expand_functions import ExpandFunctionsPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
 from onnxplain.engine.graph.passes.remove_dropout import RemoveDropoutPass
@@ -31,6 +32,7 @@ def _passes() -> list[ir.passes.PassBase]:
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
+        ExpandFunctionsPass(),
         UpgradeOpsetPass(),
         common.AddDefaultAttributesPass(),
         RemoveDropoutPass(),

@@ -128,7 +128,8 @@ def _sizes(terms: Sequence[str], values: Sequence[ir.Value]) -> dict[str, Dim]:
 def _summed(op: Builder, node: Primal, k: int, value: ir.Value, large: tuple[Dim, ...]) -> ir.Value:
     """``value`` summed over axes that have size 1 in the operand and were repeated."""
     small = dims(node.x(k))
-    if small is not None and all(same(a, b) or (isinstance(a, int) and a != 1) for a, b in zip(small, large, strict=True)):
+    pairs = [] if small is None else list(zip(small, large, strict=True))
+    if pairs and all(same(a, b) or (isinstance(a, int) and a != 1) for a, b in pairs):
         return value
     return reduce_to(op, value, node.x(k), small, large)
 

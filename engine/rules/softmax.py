@@ -21,17 +21,26 @@ def _sum(op: Builder, node: Primal, value: ir.Value) -> ir.Value:
     return op.ReduceSum(value, [int(node.attribute("axis", -1))], keepdims=1)
 
 
+def _finite_result(op: Builder, node: Primal) -> ir.Value:
+    """The result, with 0 for NaN where the model replaces those (rows that are masked entirely)."""
+    readers = [use.node for use in node.y.uses()]
+    readers += [use.node for n in readers if n.op_type in ("Cast", "CastLike") for use in n.outputs[0].uses()]
+    if not any(n.op_type in ("Where", "IsNaN") for n in readers):
+        return node.y
+    return op.Where(op.IsNaN(node.y), 0.0, node.y)
+
+
 @gradient("Softmax")
 def softmax(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
     """dx = y · (dy - sum(y · dy))."""
-    y = node.y
+    y = _finite_result(op, node)
     return [op.Mul(y, op.Sub(dy, _sum(op, node, op.Mul(y, dy))))]
 
 
 @bias("Softmax")
 def softmax_bias(op: Builder, node: Primal) -> Sequence[Bias]:
     """y · (1 - x + sum(y · x)); elements of x that are infinite (masks) have y = 0 and count as 0."""
-    x, y = forms.finite(op, node.x()), node.y
+    x, y = forms.finite(op, node.x()), _finite_result(op, node)
     return [Bias(op.Mul(y, op.Add(op.Sub(1.0, x), _sum(op, node, op.Mul(y, x)))), "implicit")]
 
 
