@@ -16,6 +16,7 @@ from onnxplain.engine.broadcast import unbroadcast
 from onnxplain.engine.errors import BlockedGradientError, UnsupportedNodeError
 from onnxplain.engine.graph.builder import PREFIX, Builder
 from onnxplain.engine.graph.names import describe, label
+from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON, known_operators
 from onnxplain.engine.graph.shapes import is_float
 from onnxplain.engine.rules import load_rules
 from onnxplain.engine.rules.node import Primal
@@ -245,6 +246,14 @@ class _Walk:
 
 
 def _no_rule(node: Primal) -> UnsupportedNodeError:
+    reason = node.ir.meta.get(REASON)
+    if reason is not None:
+        return node.unsupported(*reason)
+    if node.domain == CONTRIB:
+        return node.unsupported(
+            f"this operator of {CONTRIB} is not known; those that are split into standard ones: {', '.join(known_operators())}",
+            "give the model as it was before the runtime's optimisation, or register a rule (entry point 'onnxplain.rules')",
+        )
     if node.domain:
         return node.unsupported(
             f"the domain '{node.domain}' has no rule for this operator",

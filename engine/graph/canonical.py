@@ -20,6 +20,7 @@ from onnxplain.engine.graph.passes.expand_functions import ExpandFunctionsPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
 from onnxplain.engine.graph.passes.remove_dropout import RemoveDropoutPass
+from onnxplain.engine.graph.passes.split_fused import SplitFusedPass
 from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
 
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its passes log shapes that it cannot infer
@@ -34,6 +35,7 @@ def _passes() -> list[ir.passes.PassBase]:
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
         ExpandFunctionsPass(),
         UpgradeOpsetPass(),
+        SplitFusedPass(),
         common.AddDefaultAttributesPass(),
         RemoveDropoutPass(),
         common.IdentityEliminationPass(),

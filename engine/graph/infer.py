@@ -1,0 +1,61 @@
+"""Types and shapes of one node's results from those of its operands, while a pass is at work.
+
+Whole-graph inference stops at the first operator that the standard does not know. A pass that replaces
+such operators one after the other infers what it emitted, so that the next one finds known ranks.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from onnxplain.engine.graph.builder import schema_of
+from onnxplain.engine.graph.shapes import constant, dims
+
+#: Constants above this many bytes are no sizes and are not shown to the inference.
+_LIMIT = 1 << 12
+
+
+def infer_node(node: ir.Node, opset: int) -> None:
+    """Fill in the types and shapes of the results that have none yet; what is not known stays unknown."""
+    if node.domain not in ("", "ai.onnx") or all(y.type is not None and y.shape is not None for y in node.outputs):
+        return
+    if any(x is not None and x.dtype is None for x in node.inputs):
+        return
+    try:
+        types = {x.name: _type_of(x) for x in node.inputs if x is not None and x.name}
+        data = {
+            x.name: onnx.numpy_helper.from_array(array)
+            for x in node.inputs
+            if x is not None and x.name and (array := constant(x)) is not None and array.nbytes <= _LIMIT
+        }
+        schema = schema_of(node.op_type, opset)
+        found = onnx.shape_inference.infer_node_outputs(
+            schema, ir.to_proto(node), types, data, None, [onnx.helper.make_opsetid("", opset)], 8
+        )
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError, KeyError, TypeError):
+        return
+    for value in node.outputs:
+        proto = found.get(value.name or "")
+        if proto is None or not proto.HasField("tensor_type"):
+            continue
+        tensor = proto.tensor_type
+        if value.type is None and tensor.elem_type:
+            value.type = ir.TensorType(ir.DataType(tensor.elem_type))
+        if value.shape is None and tensor.HasField("shape"):
+            value.shape = ir.Shape([d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim])
+
+
+def _type_of(value: ir.Value) -> onnx.TypeProto:
+    proto = onnx.TypeProto()
+    proto.tensor_type.elem_type = value.dtype.value if value.dtype is not None else 0
+    known = dims(value)
+    if known is not None:
+        proto.tensor_type.shape.SetInParent()
+        for d in known:
+            dim = proto.tensor_type.shape.dim.add()
+            if isinstance(d, int):
+                dim.dim_value = d
+            elif d is not None:
+                dim.dim_param = d
+    return proto
