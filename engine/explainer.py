@@ -121,9 +121,9 @@ class CompiledExplainer:
         seed = rewriter.seed(self.output, self.head, kind)
         plan = Plan(rewriter, seed, subjects)
         self.method.build(plan)
-        plan.output(SCORE, seed.score)
+        plan.output(SCORE, seed.score, ("N",))
         if seed.index is not None:
-            plan.output("explained_index", seed.index)
+            plan.output("explained_index", seed.index, ("N",))
         for subject in subjects:
             if subject.inner and prelude is None:
                 plan.output(f"value/{subject.name}", subject.value)

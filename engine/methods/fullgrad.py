@@ -87,7 +87,7 @@ class FullGrad(Method):
             for i, t in enumerate(terms)
         )
         if terms:
-            plan.output("bias_terms", op.Concat(*[t.total(op) for t in terms], axis=1))
+            plan.output("bias_terms", op.Concat(*[t.total(op) for t in terms], axis=1), ("N", len(terms)))
         if self.term_maps:
             for i, t in enumerate(terms):
                 plan.output(f"bias_map/{i}", op.Mul(t.adjoint, t.full_bias(op)), t.adjoint.shape)
