@@ -15,18 +15,22 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import ModelFileError, OnnxplainError
-from onnxplain.engine.graph.model import MAX_IR, SourceModel
+from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.model import RUNTIME_IR, SourceModel
 from onnxplain.engine.graph.passes.expand_functions import ExpandFunctionsPass
+from onnxplain.engine.graph.passes.expand_training import ExpandTrainingPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
-from onnxplain.engine.graph.passes.remove_dropout import RemoveDropoutPass
+from onnxplain.engine.graph.passes.inline_if import InlineIfPass
+from onnxplain.engine.graph.passes.remove_dropout import RefuseTrainingPass, RemoveDropoutPass
+from onnxplain.engine.graph.passes.remove_identity import OwnOutputsPass, RemoveIdentityPass
 from onnxplain.engine.graph.passes.split_fused import SplitFusedPass
 from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
 
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its passes log shapes that it cannot infer
 
 
-def _passes() -> list[ir.passes.PassBase]:
+def _passes(training: bool) -> list[ir.passes.PassBase]:
     return [
         common.TopologicalSortPass(),
         common.RemoveInitializersFromInputsPass(),
@@ -37,27 +41,36 @@ def _passes() -> list[ir.passes.PassBase]:
         UpgradeOpsetPass(),
         SplitFusedPass(),
         common.AddDefaultAttributesPass(),
+        *(() if training else (RefuseTrainingPass(),)),
         RemoveDropoutPass(),
-        common.IdentityEliminationPass(),
+        ExpandTrainingPass(),
+        RemoveIdentityPass(),
         common.RemoveUnusedNodesPass(),
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
         FoldConstantsPass(),
+        InlineIfPass(),
         ExplicitPadsPass(),
+        OwnOutputsPass(),
+        common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),
         common.NameFixPass(),
     ]
 
 
-def canonicalise(source: SourceModel) -> ir.Model:
+def canonicalise(source: SourceModel, *, training: bool = False) -> ir.Model:
     """A canonical copy of the model; the source stays as it is.
+
+    Args:
+        source: The model as read.
+        training: Take nodes in training mode: their derivative is well defined, an explanation of them is not.
 
     Raises:
         ModelFileError: The graph is malformed.
-        UnsupportedNodeError: A node can never be served (Dropout or BatchNormalization in training mode).
+        UnsupportedNodeError: A node can never be served (without ``training``: Dropout or BatchNormalization in training mode).
     """
     model = source.to_ir()
     _forget_declared_shapes(model)
-    for one in _passes():
+    for one in _passes(training):
         try:
             one(model)
         except OnnxplainError:
@@ -81,11 +94,11 @@ def _forget_declared_shapes(model: ir.Model) -> None:
     a batch of 1 that is not one would turn every gradient that is summed over it wrong, without a word.
     """
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        for value in node.outputs:
+        for value in (*node.outputs, *(v for graph in subgraphs(node) for v in graph.inputs)):
             value.shape = None
 
 
 def ir_version_for(opsets: dict[str, int]) -> int:
     """The oldest IR version that can carry these opsets: what the most runtimes load."""
     imports = [onnx.helper.make_opsetid(d, v) for d, v in opsets.items() if d in ("", "ai.onnx", "ai.onnx.ml")]
-    return min(max(8, onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)), MAX_IR)
+    return min(max(8, onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)), RUNTIME_IR)

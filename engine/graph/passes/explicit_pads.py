@@ -26,7 +26,7 @@ class ExplicitPadsPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
-        for node in list(model.graph):
+        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
             mode = node.attributes.get("auto_pad")
             if node.domain != "" or node.op_type not in _WINDOWED or mode is None or mode.value in ("", "NOTSET"):
                 continue
@@ -60,7 +60,9 @@ class ExplicitPadsPass(ir.passes.InPlacePass):
 
     def _dynamic(self, node: ir.Node, mode: str, extents: list[int], strides: list[int]) -> None:
         x = node.inputs[0]
-        if x is None or x.dtype is None or node.op_type == "LpPool" or not isinstance(node.graph, ir.Graph):
+        # The indices of a MaxPool would count in the padded tensor.
+        indices = len(node.outputs) > 1 and bool(node.outputs[1].uses() or node.outputs[1].is_graph_output())
+        if x is None or x.dtype is None or node.op_type == "LpPool" or indices or not isinstance(node.graph, ir.Graph):
             raise UnsupportedNodeError(
                 label(node),
                 describe(node),
@@ -77,7 +79,7 @@ class ExplicitPadsPass(ir.passes.InPlacePass):
         begin, end = (small, large) if mode == "SAME_UPPER" else (large, small)
         zeros = op.constant([0, 0], ir.DataType.INT64)
         pads = op.Concat(zeros, begin, zeros, end, axis=0)
-        fill = float(np.finfo(x.dtype.numpy()).min) if node.op_type == "MaxPool" else 0.0
+        fill = lowest(x.dtype) if node.op_type == "MaxPool" else 0
         if node.op_type == "AveragePool" and not node.attributes["count_include_pad"].value:
             self._average(node, op, x, pads)
             return
@@ -96,6 +98,14 @@ class ExplicitPadsPass(ir.passes.InPlacePass):
         if node.graph is not None:
             node.graph.remove(node, safe=True)
         mean.name = name
+
+
+def lowest(dtype: ir.DataType) -> float | int:
+    """The lowest number of a type, which padding is for a maximum."""
+    if dtype == ir.DataType.BFLOAT16:  # NumPy knows no limits of it
+        return -float.fromhex("0x1.fep+127")
+    kind = dtype.numpy()
+    return int(np.iinfo(kind).min) if kind.kind in "iu" else float(np.finfo(kind).min)
 
 
 def window(node: ir.Node) -> tuple[list[int], list[int], list[int]]:

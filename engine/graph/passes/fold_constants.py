@@ -2,8 +2,8 @@
 
 1. A node whose inputs are all small constants -> its result (at most `LIMIT` bytes, so that a dequantised
    or transposed weight is not copied into the file).
-2. ``Shape(x)`` with known sizes, and integer arithmetic on partly known sizes (Gather, Slice, Concat,
-   Cast, Squeeze, Unsqueeze, Reshape, Add, Sub, Mul, Div) -> the numbers, where they are known.
+2. ``Shape(x)`` and ``Size(x)`` with known sizes, and integer arithmetic on partly known sizes (Gather, Slice,
+   Concat, Cast, Squeeze, Unsqueeze, Reshape, Add, Sub, Mul, Div) -> the numbers, where they are known.
 3. Reshape, Expand, ConstantOfShape and Resize by partly known sizes -> their output shape, symbols kept.
 4. GroupNormalization and MeanVarianceNormalization, whose result the standard's inference does not type ->
    the type and shape of their operand.
@@ -14,6 +14,8 @@ the nodes in order does both.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,12 +24,21 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from onnxplain.engine.graph.builder import schema_of
-from onnxplain.engine.graph.shapes import Dim, constant, dims, rank, set_dims
+from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.shapes import Dim, constant, dims, rank, set_dims, static_dims
 
 #: Results above this many bytes are left to the runtime.
 LIMIT = 1 << 16
 
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+#: Operators that `onnx.reference` computes wrongly in some form; the session's evaluator corrects them.
+_UNTRUSTED = frozenset(
+    {"AveragePool", "Conv", "ConvTranspose", "Erf", "GatherElements", "Gelu", "GlobalMaxPool", "GroupNormalization", "LRN"}
+    | {"LayerNormalization", "LpNormalization", "MaxPool", "MeanVarianceNormalization", "OneHot", "Pad", "RMSNormalization"}
+    | {"InstanceNormalization", "Resize"}
+)
+#: Operators whose result has no more elements than what they read, whatever its shape turns out to be.
+_NEVER_LARGER = {"NonZero", "Compress", "Unique", "Slice", "Squeeze", "Reshape", "Identity", "Cast", "Shape", "Size"}
 _CONTROL = {"If", "Loop", "Scan", "SequenceMap"}
 
 #: Content of an integer tensor of rank 0 or 1: a size where it is known.
@@ -46,7 +57,6 @@ class FoldConstantsPass(ir.passes.InPlacePass):
 
 class _Folder:
     def __init__(self, model: ir.Model) -> None:
-        self.graph = model.graph
         self.opset = model.graph.opset_imports.get("", 18)
         self.ir_version = model.ir_version
         self.sizes: dict[ir.Value, Sizes] = {}
@@ -54,6 +64,9 @@ class _Folder:
         self.modified = False
 
     def visit(self, node: ir.Node) -> None:
+        for graph in subgraphs(node):
+            for inner in list(graph):
+                self.visit(inner)
         if node.domain != "" or node.op_type in _CONTROL or node.op_type in _RANDOM:
             return
         if any(x in self.dirty for x in node.inputs if x is not None):
@@ -65,7 +78,9 @@ class _Folder:
         sizes = self._partial(node)
         if sizes is not None:
             if all(isinstance(d, int) for d in sizes):
-                self._replace(node, np.asarray(sizes, np.int64).reshape(() if rank(node.outputs[0]) == 0 else -1))
+                dtype = (node.outputs[0].dtype or ir.DataType.INT64).numpy()
+                if all(abs(d) <= np.iinfo(dtype).max for d in sizes if isinstance(d, int)):
+                    self._replace(node, np.asarray(sizes, dtype).reshape(() if rank(node.outputs[0]) == 0 else -1))
                 return
             self.sizes[node.outputs[0]] = sizes
         self._shape_from_sizes(node)
@@ -79,17 +94,25 @@ class _Folder:
             return False
         if not node.inputs or any(v is not None and v.nbytes > LIMIT for v in values) or len(node.outputs) != 1:
             return False
-        known = dims(node.outputs[0])
-        if known is not None and any(isinstance(d, int) and d > LIMIT for d in known):
+        if node.op_type in _UNTRUSTED or not self._is_small(node):
             return False
         try:
-            result = self._run(node, values)
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                result = self._run(node, values)
         except Exception:
             return False
         if not isinstance(result, np.ndarray) or result.nbytes > LIMIT or result.dtype.kind in "OU":
             return False
         self._replace(node, result)
         return True
+
+    def _is_small(self, node: ir.Node) -> bool:
+        """Whether the result is known beforehand to be small; a damaged file may ask for terabytes."""
+        if static_dims(node.outputs[0]) is None:
+            self._infer(node)
+        known = static_dims(node.outputs[0])
+        return math.prod(known) <= LIMIT if known is not None else node.op_type in _NEVER_LARGER
 
     def _run(self, node: ir.Node, values: Sequence[np.ndarray | None]) -> object:
         proto = ir.to_proto(node)
@@ -109,15 +132,15 @@ class _Folder:
         return list(evaluator.run(None, feeds))[0]
 
     def _replace(self, node: ir.Node, result: np.ndarray) -> None:
-        old = node.outputs[0]
-        if old.is_graph_output():
+        old, graph = node.outputs[0], node.graph
+        if old.is_graph_output() or not isinstance(graph, ir.Graph):
             return
         name = old.name or "folded"
         tensor = ir.tensor(result, name=name)
         new = ir.Value(name=name, shape=ir.Shape(result.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         old.replace_all_uses_with(new)
-        self.graph.remove(node, safe=True)
-        self.graph.register_initializer(new)
+        graph.remove(node, safe=True)
+        graph.register_initializer(new)
         self.dirty.add(new)
         self.modified = True
 
@@ -135,6 +158,9 @@ class _Folder:
 
     def _partial(self, node: ir.Node) -> Sizes | None:
         """Case 2: the content of the node's output as far as it is known."""
+        if node.op_type == "Size":
+            sizes = static_dims(node.inputs[0]) if node.inputs[0] is not None else None
+            return None if sizes is None else [int(np.prod(sizes))]
         rule = _PARTIAL.get(node.op_type)
         if rule is None:
             return None
@@ -162,9 +188,15 @@ class _Folder:
         if sizes is None or x is None:
             return
         if node.op_type == "Reshape":
-            sizes = _reshaped(sizes, dims(x))
+            allow_zero = node.attributes.get("allowzero")
+            sizes = _reshaped(sizes, dims(x), copies=allow_zero is None or not allow_zero.value)
         elif node.op_type == "Expand":
-            sizes = _broadcast(sizes, dims(x))
+            known = dims(x)
+            if known is None:
+                return
+            sizes = _broadcast(sizes, known)
+        if any(isinstance(d, int) and d < 0 for d in sizes):
+            return
         self._sharpen(node.outputs[0], sizes)
 
     def _like_operand(self, node: ir.Node) -> None:
@@ -240,9 +272,12 @@ def _type_proto(value: ir.Value) -> onnx.TypeProto:
     return proto
 
 
-def _reshaped(sizes: Sizes, source: Sequence[Dim] | None) -> Sizes:
-    """Sizes after Reshape: 0 copies, one -1 is what is left where that can be told."""
-    result: Sizes = [source[i] if d == 0 and source is not None and i < len(source) else d for i, d in enumerate(sizes)]
+def _reshaped(sizes: Sizes, source: Sequence[Dim] | None, copies: bool = True) -> Sizes:
+    """Sizes after Reshape: 0 copies (where it does), one -1 is what is left where that can be told."""
+    result = list(sizes)
+    for i, d in enumerate(sizes):
+        if d == 0 and copies:
+            result[i] = source[i] if source is not None and i < len(source) else None
     if -1 not in result:
         return result
     at = result.index(-1)
@@ -270,9 +305,7 @@ def _reshaped(sizes: Sizes, source: Sequence[Dim] | None) -> Sizes:
     return result
 
 
-def _broadcast(sizes: Sizes, source: Sequence[Dim] | None) -> Sizes:
-    if source is None:
-        return [d if isinstance(d, int) and d > 1 else None for d in sizes]
+def _broadcast(sizes: Sizes, source: Sequence[Dim]) -> Sizes:
     count = max(len(sizes), len(source))
     a = [1] * (count - len(sizes)) + list(sizes)
     b = [1] * (count - len(source)) + list(source)
@@ -343,6 +376,10 @@ def _truncated(a: int, b: int) -> int:
     return quotient if (a < 0) == (b < 0) else -quotient
 
 
+def _divide(node: ir.Node, inputs: list[Sizes]) -> Sizes | None:
+    return None if 0 in inputs[1] else _arithmetic(_truncated)(node, inputs)
+
+
 _PARTIAL: dict[str, PartialRule] = {
     "Shape": _first,
     "Gather": _gather,
@@ -355,5 +392,5 @@ _PARTIAL: dict[str, PartialRule] = {
     "Add": _arithmetic(lambda a, b: a + b),
     "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _arithmetic(lambda a, b: a * b),
-    "Div": _arithmetic(_truncated),
+    "Div": _divide,
 }
