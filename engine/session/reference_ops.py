@@ -14,9 +14,10 @@ from onnx.reference.ops.op_resize import Resize as _Resize
 
 from onnxplain.engine.session.reference_elementwise import ELEMENTWISE
 from onnxplain.engine.session.reference_normalization import NORMALIZATIONS
+from onnxplain.engine.session.reference_sampling import SAMPLING
 from onnxplain.engine.session.reference_windows import WINDOWED
 
-CORRECTED: list[type[OpRun]] = [*ELEMENTWISE, *NORMALIZATIONS, *WINDOWED]
+CORRECTED: list[type[OpRun]] = [*ELEMENTWISE, *NORMALIZATIONS, *SAMPLING, *WINDOWED]
 
 
 class Pad(OpRun):
@@ -186,3 +187,62 @@ class MeanVarianceNormalization(OpRun):
 
 
 CORRECTED.append(MeanVarianceNormalization)
+
+
+class CausalConvWithState(OpRun):
+    """The evaluator rounds the activation to float32."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: np.ndarray[Any, Any],
+        weight: np.ndarray[Any, Any],
+        bias: Any = None,
+        past_state: Any = None,
+        activation: Any = "none",
+    ) -> tuple[np.ndarray[Any, Any], ...]:
+        kept, steps = weight.shape[2] - 1, x.shape[2]
+        past = np.zeros((*x.shape[:2], kept), x.dtype) if past_state is None else past_state
+        line = np.concatenate([past, x], axis=2)
+        y = np.asarray(sum(line[:, :, k : k + steps] * weight[:, 0, k, None] for k in range(kept + 1)))
+        y = y if bias is None else y + bias[:, None]
+        y = y / (1 + np.exp(-y)) if activation in ("silu", "swish") else y
+        return y, line[:, :, line.shape[2] - kept :]
+
+
+CORRECTED.append(CausalConvWithState)
+
+
+class Upsample(_Resize):
+    """The evaluator lacks most of it; it is Resize with the coordinates of old."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[override]
+        self, x: np.ndarray[Any, Any], scales: Any = None, mode: Any = "nearest", **_: Any
+    ) -> tuple[np.ndarray[Any, Any]]:
+        result = super()._run(
+            x, None, np.asarray(scales, np.float64), None, antialias=0, axes=None, cubic_coeff_a=-0.75, exclude_outside=0,
+            coordinate_transformation_mode="asymmetric", extrapolation_value=0.0, keep_aspect_ratio_policy="stretch",
+            mode=mode, nearest_mode="floor",
+        )  # fmt: skip
+        return result  # type: ignore[no-any-return]
+
+
+class Scatter(OpRun):
+    """The evaluator lacks it; it is ScatterElements under its old name."""
+
+    op_domain = ""
+
+    def _run(
+        self, data: np.ndarray[Any, Any], indices: np.ndarray[Any, Any], updates: np.ndarray[Any, Any], axis: int = 0
+    ) -> tuple[np.ndarray[Any, Any]]:
+        places = list(np.indices(indices.shape))
+        places[axis] = np.where(indices < 0, indices + data.shape[axis], indices)
+        result = data.copy()
+        result[tuple(places)] = updates
+        return (result,)
+
+
+CORRECTED += [Upsample, Scatter]
