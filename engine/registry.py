@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         self._load()
         if name in self._entries:
             return self._entries[name]
-        near = difflib.get_close_matches(name, self._entries, n=3) or sorted(self._entries)
+        near = difflib.get_close_matches(str(name), self._entries, n=3) or sorted(self._entries)
         raise OptionError(f"unknown {self.kind} '{name}'; did you mean {', '.join(near)}?")
 
     def names(self) -> list[str]:

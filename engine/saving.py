@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.errors import InputError, OutputError
+from onnxplain.engine.errors import InputError, OnnxplainError, OutputError
 from onnxplain.engine.explanation import Array, Explanation, Residual, TermInfo, Terms, jsonable
+from onnxplain.engine.graph.model import to_proto
 from onnxplain.engine.render.png import write_bytes
 
 #: Version of the stored form; a newer one is refused, not guessed at.
@@ -36,7 +38,7 @@ def write_model(model: ir.Model, path: Path) -> Path:
         OutputError: It cannot be written, or is above the 2 GB that one file can hold.
     """
     try:
-        data = ir.to_proto(model).SerializeToString()
+        data = to_proto(model).SerializeToString()
     except ValueError as e:
         raise OutputError(f"cannot write {path}: the model is above 2 GB, the limit of one file") from e
     return write_bytes(path, data)
@@ -49,7 +51,7 @@ def save_explanation(explanation: Explanation, path: Path) -> Path:
         return write_bytes(path, _npz(*_split(explanation)))
     if suffix == ".json":
         document = {**_split(explanation)[1], "samples": [explanation.summary(i) for i in range(len(explanation))]}
-        return write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
+        return write_bytes(path, (json.dumps(_standard(document), indent=2, allow_nan=False) + "\n").encode())
     if suffix == ".safetensors":
         arrays, meta = _split(explanation)
         return write_bytes(path, _safetensors().save(arrays, metadata={"onnxplain": json.dumps(meta)}))
@@ -58,6 +60,15 @@ def save_explanation(explanation: Explanation, path: Path) -> Path:
 
         return write_bytes(path, map_png(explanation))
     raise OutputError(f"cannot write {path}: '{suffix}' is no known form; use .npz, .safetensors, .json or .png")
+
+
+def _standard(value: Any) -> Any:
+    """Plain data without NaN and infinities, which are no JSON: null instead."""
+    if isinstance(value, dict):
+        return {k: _standard(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_standard(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _safetensors() -> Any:
@@ -100,7 +111,7 @@ def _split(e: Explanation) -> tuple[dict[str, Array], dict[str, Any]]:
         arrays |= {"terms/input": e.terms.input, "terms/biases": e.terms.biases}
         arrays |= {f"terms/map/{i}": a for i, a in e.terms.maps.items()}
         meta["terms"] = [asdict(i) for i in e.terms.info]
-    return {k: np.ascontiguousarray(v) for k, v in arrays.items()}, meta
+    return {k: np.asarray(v, order="C") for k, v in arrays.items()}, meta
 
 
 def load_explanation(path: Path) -> Explanation:
@@ -109,15 +120,16 @@ def load_explanation(path: Path) -> Explanation:
         if path.suffix.lower() == ".safetensors":
             arrays, meta = _read_safetensors(path)
         else:
-            with np.load(path, allow_pickle=False) as file:
+            # From memory: numpy leaves a damaged file open.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {k: file[k] for k in file.files if k != "meta"}
                 meta = json.loads(str(file["meta"]))
         if meta["format"] > FORMAT:
             raise InputError(f"{path} was written by a newer version (format {meta['format']}); upgrade onnxplain")
         return _join(arrays, meta)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
-        if isinstance(e, InputError):
-            raise
+    except OnnxplainError:
+        raise
+    except Exception as e:  # what a damaged file raises is numpy's, zipfile's, json's or safetensors' own matter
         raise InputError(f"{path} is no stored explanation ({e}); give a file written by Explanation.save") from None
 
 

@@ -1,0 +1,97 @@
+"""The registries as data, and one call against two."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+from tiny_models import fullgrad_net
+
+import onnxplain as ox
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.explanation import jsonable
+from onnxplain.engine.rules.table import FLAT, GRADIENT
+
+
+def test_methods_are_plain_data() -> None:
+    found = {m["name"]: m for m in ox.methods()}
+    assert list(found) == sorted(found)
+    assert set(found) >= {"absolute_gradient", "fullgrad", "gradient", "input_x_gradient", "integrated_gradients"}
+    for entry in found.values():
+        assert set(entry) == {"name", "summary", "source", "options", "axioms"}
+        assert entry["summary"]
+        assert not entry["summary"].endswith(".")
+        assert entry["source"]
+        json.dumps(jsonable(entry))
+    assert found["integrated_gradients"]["options"]["steps"] == 50
+    assert found["fullgrad"]["options"]["rescale"] == "minmax"
+
+
+def test_options_that_are_listed_are_options_that_are_taken() -> None:
+    """Every default, given explicitly, changes nothing."""
+    proto, x = fullgrad_net()
+    for entry in ox.methods():
+        plain = ox.explain(proto, x, method=entry["name"])
+        spelt = ox.explain(proto, x, method=entry["name"], **entry["options"])
+        np.testing.assert_array_equal(plain.attributions["x"], spelt.attributions["x"])
+        assert plain.options == spelt.options == entry["options"]
+
+
+def test_operators_are_plain_data() -> None:
+    found = ox.operators()
+    names = [(o["domain"], o["operator"]) for o in found]
+    assert len(set(names)) == len(names)
+    assert set(names) == {(d or "ai.onnx", n) for d, n in (*GRADIENT.operators(), *FLAT)}
+    by_name = {o["operator"]: o for o in found if o["domain"] == "ai.onnx"}
+    assert by_name["Conv"] == {"domain": "ai.onnx", "operator": "Conv", "gradient": "rule", "bias": True, "remedy": ""}
+    assert by_name["Round"]["gradient"] == "zero"
+    assert by_name["Round"]["remedy"]
+    assert by_name["Shape"] == {
+        "domain": "ai.onnx",
+        "operator": "Shape",
+        "gradient": "zero",
+        "bias": False,
+        "remedy": "",
+    }
+    json.dumps(found)
+
+
+def test_explain_takes_all_that_compile_takes() -> None:
+    compiled = set(inspect.signature(ox.compile).parameters)
+    assert set(inspect.signature(ox.explain).parameters) == compiled | {"x", "target", "seed", "strict"}
+
+
+def test_one_call_is_the_same_as_two() -> None:
+    proto, x = fullgrad_net()
+    once = ox.explain(proto, x, method="fullgrad", target=1, sign="pos")
+    twice = ox.compile(proto, method="fullgrad", sign="pos")(x, target=1)
+    assert once.saliency is not None
+    assert twice.saliency is not None
+    assert once.saliency.tobytes() == twice.saliency.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "fulgrad"}, "did you mean fullgrad"),
+        ({"method": "gradient", "steps": 5}, "'gradient' has no option 'steps'; its options: reduction"),
+        ({"method": "integrated_gradients", "steps": "many"}, "steps='many' is not possible; give a whole number"),
+        ({"method": "integrated_gradients", "steps": 0}, "at least 1"),
+        ({"method": "integrated_gradients", "quadrature": "simpson"}, "choose one of 'gauss_legendre'"),
+        ({"method": "fullgrad", "sign": "both"}, "sign='both'"),
+        ({"method": "gradient", "reduction": "median"}, "reduction='median'"),
+        ({"method": "gradient", "head": "odds"}, "unknown head"),
+        ({"method": "gradient", "layout": "diagonal"}, "unknown layout"),
+        ({"method": "gradient", "memory_mib": 0}, "memory_mib=0 must be positive"),
+        ({"method": "gradient", "memory_mib": float("nan")}, "must be positive"),
+        ({"method": "gradient", "providers": "quantum"}, "provider 'quantum'"),
+        ({"method": "gradient", "providers": ["reference", "cpu"]}, "cannot be mixed"),
+        ({"method": "gradient", "providers": []}, "empty"),
+    ],
+    ids=lambda v: "-".join(f"{k}" for k in v) if isinstance(v, dict) else "",
+)
+def test_wrong_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ox.compile(fullgrad_net()[0], **options)  # type: ignore[arg-type]
