@@ -49,7 +49,7 @@ def vjp(
         UnsupportedNodeError: A node between them has no sound rule.
         BlockedGradientError: No differentiable path leads from any of them to a cotangent.
     """
-    rewriter = Rewriter(canonicalise(read_model(model)))
+    rewriter = Rewriter(canonicalise(read_model(model), training=True))
     names = list(wrt) if wrt is not None else [v.name or "" for v in rewriter.graph.inputs if is_float(v)]
     if not names:
         raise InputError("the model has no float input to differentiate by; name an inner tensor in wrt=")

@@ -32,9 +32,13 @@ class BatchNormalization(OpRun):
         momentum: Any = None,
         spatial: Any = None,
         training_mode: Any = None,
-    ) -> tuple[Array]:
-        if training_mode or len(self.onnx_node.output) > 1:
-            raise NotImplementedError("BatchNormalization in training mode is not evaluated")
+    ) -> tuple[Array, ...]:
+        if training_mode:
+            axes = tuple(i for i in range(x.ndim) if i != 1)
+            own_mean, own_var = x.mean(axes), x.var(axes)
+            (y,) = self._run(x, scale, bias, own_mean, own_var, epsilon=epsilon)
+            weight = float(momentum)
+            return y, mean * weight + own_mean * (1 - weight), var * weight + own_var * (1 - weight)
         shape = (-1, *[1] * (x.ndim - 2))
         scale, bias, mean, var = (v.reshape(shape) for v in (scale, bias, mean, var))
         return ((scale * (x - mean) / np.sqrt(var + float(epsilon)) + bias).astype(x.dtype),)

@@ -6,14 +6,18 @@ One opset is one form of every operator, so rules handle one form. Older nodes a
    others 18), ``split`` of Split (13), ``min``/``max`` of Clip (11), ``pads``/``value`` of Pad (11),
    ``starts``/``ends``/``axes`` of Slice (10), ``k`` of TopK (10).
 2. Softmax, LogSoftmax and Hardmax below 13 flatten to two axes first.
-3. Upsample, and Resize below 11 -> Resize with the coordinates that those had.
-4. BatchNormalization below 14: the training form (more than one output) is refused.
-5. Scatter -> ScatterElements; RoiAlign below 16 keeps its old coordinates; Split without sizes gets ``num_outputs``.
+3. Upsample, and Resize below 11 -> Resize with the coordinates that those had; nearest neighbours were rounded down
+   where an axis grew and up where it shrank, which takes one Resize each. ``tf_half_pixel_for_nn`` (11 and 12) ->
+   the rounding of ``half_pixel`` that is the same.
+4. BatchNormalization below 14: the training form (more than one output) -> ``training_mode``, which its rule refuses.
+5. Scatter -> ScatterElements; Scan below 9 (a form of its own) is refused;
+   RoiAlign below 16 keeps its old coordinates; Split without sizes gets ``num_outputs``.
 
 Newer nodes whose operator did not change its meaning since 18 are stamped 18, because that is where
-every execution provider has its kernels; models above 26, which no runtime loads yet, go down to 26 at least:
+every execution provider has its kernels; other models to the oldest opset that they fit. Forms that exist
+only above 26, which no runtime loads yet, are spelt out:
 
-6. ``Mod(a, b, fmod=0)`` of floats (28) -> ``a - b floor(a / b)``
+6. ``Mod(a, b, fmod=0)`` of floats (28) -> ``r = Mod(a, b, fmod=1)``, and ``r + b`` where r and b differ in sign
 7. ``SpaceToDepth(mode="CRD")`` (28) -> Reshape, Transpose, Reshape
 """
 
@@ -22,13 +26,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.errors import UnsupportedNodeError
-from onnxplain.engine.graph.builder import Builder, schema_of
-from onnxplain.engine.graph.names import describe, label
+from onnxplain.engine.graph.builder import Builder, Operand, names_of, schema_of
 from onnxplain.engine.graph.model import RUNTIME_OPSET
-from onnxplain.engine.graph.shapes import is_float, rank
+from onnxplain.engine.graph.names import describe, label
+from onnxplain.engine.graph.shapes import constant, is_float, rank
 
 WORKING_OPSET = 18
 
@@ -56,15 +61,17 @@ class UpgradeOpsetPass(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)
         if version < WORKING_OPSET:
             self._set(graph, nodes, WORKING_OPSET)
+            builders = _Builders(graph)
             for node in nodes:
                 entry = _UPGRADES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
                 if entry is not None and version < entry[0] and node.graph is not None:
-                    entry[1](node, version, Builder(_root(node), before=node))
+                    entry[1](node, version, builders.before(node))
         else:
             for node in nodes:
                 _write_down(node)
             nodes = list(ir.traversal.RecursiveGraphIterator(graph))
-            target = next((t for t in (WORKING_OPSET, RUNTIME_OPSET) if t < version and all(_fits(n, t) for n in nodes)), None)
+            targets = range(WORKING_OPSET, min(version, RUNTIME_OPSET + 1))
+            target = next((t for t in targets if all(_fits(n, t, version) for n in nodes)), None)
             if target is None:
                 return ir.passes.PassResult(model, modified=False)
             for node in nodes:
@@ -81,6 +88,20 @@ class UpgradeOpsetPass(ir.passes.InPlacePass):
         for node in nodes:
             if node.domain in ("", "ai.onnx"):
                 node.version = None
+
+
+class _Builders:
+    """One builder per graph, so that constants stand in the graph that uses them and names are unique in the model."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._builders: dict[ir.Graph, Builder] = {}
+        self._taken = names_of(graph)
+
+    def before(self, node: ir.Node) -> Builder:
+        graph = _root(node)
+        builder = self._builders.setdefault(graph, Builder(graph, taken=self._taken))
+        builder.before = node
+        return builder
 
 
 def _root(node: ir.Node) -> ir.Graph:
@@ -110,28 +131,31 @@ def _attribute(node: ir.Node, name: str, default: Any) -> Any:
     return default if attribute is None else attribute.value
 
 
-def _fits(node: ir.Node, target: int = WORKING_OPSET) -> bool:
-    """Whether a node above opset ``target`` means the same there."""
+def _fits(node: ir.Node, target: int, version: int) -> bool:
+    """Whether a node of opset ``version`` means the same at ``target``, which is older."""
     if node.domain not in ("", "ai.onnx"):
         return True
     try:
         schema = schema_of(node.op_type, target)
+        if schema_of(node.op_type, version).since_version <= target:
+            return True
     except ValueError:
         return False
-    if target == WORKING_OPSET and not _CHANGED.get(node.op_type, lambda n: True)(node):
+    if not _CHANGED.get(node.op_type, lambda n: True)(node):
         return False
     if len(node.inputs) > schema.max_input or not schema.min_output <= len(node.outputs) <= schema.max_output:
         return False
     for name, attribute in node.attributes.items():
-        if name not in schema.attributes and attribute.value not in (
-            0,
-            "",
-            None,
-            1 if name == "saturate" else 0,
-            (1, 1),
-        ):
+        if name not in schema.attributes and not _does_nothing(name, attribute.value):
             return False
     return _types_fit(node, schema)
+
+
+def _does_nothing(name: str, value: Any) -> bool:
+    """Whether an attribute that came later than an operator's older form has the value that means that form."""
+    if name == "dilations":
+        return all(d == 1 for d in value)
+    return value in (0, "", None, 1 if name == "saturate" else 0)
 
 
 def _types_fit(node: ir.Node, schema: Any) -> bool:
@@ -162,9 +186,13 @@ def _write_down(node: ir.Node) -> None:
     if node.op_type == "Mod" and not _attribute(node, "fmod", 0) and _all_floats(node):
         op = Builder(node.graph, before=node)
         a, b = node.inputs
-        _replace(node, op.Sub(a, op.Mul(b, op.Floor(op.Div(a, b)))))
+        remainder = op.Mod(a, b, fmod=1)
+        apart = op.Less(op.Mul(op.Sign(remainder), op.Sign(b)), 0.0)
+        _replace(node, op.Where(apart, op.Add(remainder, b), remainder))
     elif node.op_type == "SpaceToDepth" and _attribute(node, "mode", "DCR") == "CRD":
         _space_to_depth(node, Builder(node.graph, before=node))
+    elif node.op_type == "SpaceToDepth":
+        node.attributes.pop("mode", None)
 
 
 def _all_floats(node: ir.Node) -> bool:
@@ -225,10 +253,12 @@ def _split(node: ir.Node, version: int, op: Builder) -> None:
 def _clip(node: ir.Node, version: int, op: Builder) -> None:
     x = node.inputs[0]
     dtype = x.dtype if x is not None and x.dtype is not None else ir.DataType.FLOAT
-    low, high = _take(node, "min"), _take(node, "max")
-    _set_inputs(
-        node, [x, None if low is None else op.constant(low, dtype), None if high is None else op.constant(high, dtype)]
-    )
+    bounds: list[ir.Value | None] = []
+    for name in ("min", "max"):
+        bound = _take(node, name)
+        with np.errstate(over="ignore"):  # the default bounds are float32's, beyond what float16 holds
+            bounds.append(None if bound is None else op.constant(bound, dtype))
+    _set_inputs(node, [x, *bounds])
 
 
 @_upgrade(11, "Pad")
@@ -263,11 +293,45 @@ def _flattening_softmax(node: ir.Node, version: int, op: Builder) -> None:
     _replace(node, op.Reshape(flat, op.Shape(x)))
 
 
-@_upgrade(11, "Resize")
+@_upgrade(13, "Resize")
 def _resize(node: ir.Node, version: int, op: Builder) -> None:
-    _set_inputs(node, [node.inputs[0], None, node.inputs[1]])
-    node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "asymmetric")
-    node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+    if version >= 11:
+        if _attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_half_pixel_for_nn":
+            _tf_half_pixel(node)
+        return
+    _replace(node, _resized(op, node.inputs[0], node.inputs[1], str(_attribute(node, "mode", "nearest"))))
+
+
+def _resized(op: Builder, x: ir.Value | None, scales: ir.Value | None, mode: str) -> ir.Value:
+    """What Resize and Upsample did below opset 11: asymmetric coordinates, nearest rounded by direction."""
+    if scales is None or mode != "nearest":
+        return op.Resize(x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    known = constant(scales)
+    steps: list[tuple[Operand, str]] = [(op.Max(scales, 1.0), "floor"), (op.Min(scales, 1.0), "ceil")]
+    if known is not None:
+        parts = [np.maximum(known, 1), np.minimum(known, 1)]
+        steps = [(op.constant(p, ir.DataType.FLOAT), s[1]) for p, s in zip(parts, steps, strict=True) if (p != 1).any()]
+        steps = steps or [(scales, "floor")]
+    y = x
+    for factor, rounding in steps:
+        y = op.Resize(y, None, factor, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode=rounding)
+    assert y is not None
+    return y
+
+
+#: Roundings of the coordinate (x + 1/2) / scale by those of (x + 1/2) / scale - 1/2.
+_TF_ROUNDINGS = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
+
+
+def _tf_half_pixel(node: ir.Node) -> None:
+    rounding = _TF_ROUNDINGS.get(str(_attribute(node, "nearest_mode", "round_prefer_floor")))
+    if _attribute(node, "mode", "nearest") != "nearest" or rounding is None:
+        raise UnsupportedNodeError(
+            label(node), describe(node), "coordinates tf_half_pixel_for_nn with this mode and rounding have no newer form",
+            "export the model again at opset 13 or newer",
+        )
+    node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "half_pixel")
+    node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", rounding)
 
 
 @_upgrade(10, "Upsample")
@@ -275,15 +339,7 @@ def _upsample(node: ir.Node, version: int, op: Builder) -> None:
     scales = _take(node, "scales")
     factor = op.constant(list(scales), ir.DataType.FLOAT) if scales is not None else node.inputs[1]
     mode = _take(node, "mode", "nearest")
-    resized = op.Resize(
-        node.inputs[0],
-        None,
-        factor,
-        mode=mode if isinstance(mode, str) else mode.decode(),
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
-    _replace(node, resized)
+    _replace(node, _resized(op, node.inputs[0], factor, mode if isinstance(mode, str) else mode.decode()))
 
 
 @_upgrade(14, "BatchNormalization")
@@ -295,14 +351,27 @@ def _batch_normalization(node: ir.Node, version: int, op: Builder) -> None:
             "spatial=0 keeps statistics per position",
             "export the model again at opset 9 or newer",
         )
-    if any(len(y.uses()) or y.is_graph_output() for y in node.outputs[1:]):
+    training = any(y.name for y in node.outputs[1:])
+    if any(y.uses() or y.is_graph_output() for y in node.outputs[3:]):
         raise UnsupportedNodeError(
             label(node),
             describe(node),
-            "it runs in training mode, which mixes the samples of a batch",
+            "it runs in training mode, and its saved statistics are used",
             "export the model in inference (eval) mode",
         )
-    node.resize_outputs(1)
+    node.resize_outputs(3 if training else 1)
+    if training:
+        node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
+
+
+@_upgrade(9, "Scan")
+def _scan(node: ir.Node, version: int, op: Builder) -> None:
+    raise UnsupportedNodeError(
+        label(node),
+        describe(node),
+        "Scan of opset 8 scans a batch at a time, which no newer form does",
+        "export the model again at opset 9 or newer",
+    )
 
 
 @_upgrade(11, "Scatter")
