@@ -63,6 +63,16 @@ _DTYPE_BY_NAME = {
 }
 
 
+def names_of(graph: ir.Graph) -> set[str]:
+    """Names of all values of the graph and of the graphs inside it."""
+    taken: set[str] = set()
+    for inner in (graph, *graph.subgraphs()):
+        taken.update(v.name for v in (*inner.inputs, *inner.initializers.values()) if v.name)
+    for node in graph.all_nodes():
+        taken.update(v.name for v in node.outputs if v.name)
+    return taken
+
+
 class Builder:
     """Appends nodes to ``graph``.
 
@@ -70,24 +80,29 @@ class Builder:
         graph: Where nodes and constants go.
         before: Node in front of which to insert; the end of the graph when omitted. Passes that
             rewrite in place need it, the reverse walk does not.
+        taken: Names that are in use; those of ``graph`` by default. Builders of one model share it.
     """
 
-    def __init__(self, graph: ir.Graph, before: ir.Node | None = None) -> None:
+    def __init__(self, graph: ir.Graph, before: ir.Node | None = None, taken: set[str] | None = None) -> None:
         self.graph = graph
         self.opset = graph.opset_imports.get("", 18)
         self.before = before
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
-        self._taken: set[str] | None = None
+        self._taken = taken
         self._counters: dict[str, int] = {}
+        self._outer: Builder | None = None
+
+    def inside(self, graph: ir.Graph) -> Builder:
+        """A builder for a graph inside this one: names differ from those out here, where its constants live."""
+        inner = Builder(graph, taken=self._names())
+        inner.opset, inner._outer = self.opset, self
+        return inner
 
     # ----- names -------------------------------------------------------------------------------
 
     def _names(self) -> set[str]:
         if self._taken is None:
-            graph = self.graph
-            self._taken = {v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name}
-            for node in graph.all_nodes():
-                self._taken.update(v.name for v in node.outputs if v.name)
+            self._taken = names_of(self.graph)
         return self._taken
 
     def unique_name(self, stem: str) -> str:
@@ -104,6 +119,8 @@ class Builder:
 
     def constant(self, array: Any, dtype: ir.DataType | None = None, name: str | None = None) -> ir.Value:
         """An initializer with the given content; small unnamed ones are shared."""
+        if self._outer is not None:
+            return self._outer.constant(array, dtype, name)
         data = np.asarray(array, dtype=None if dtype is None else dtype.numpy())
         if dtype is None and data.dtype.kind == "i":
             data = data.astype(np.int64)

@@ -22,6 +22,7 @@ from onnxplain.engine.graph.passes.expand_training import ExpandTrainingPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
 from onnxplain.engine.graph.passes.inline_if import InlineIfPass
+from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
 from onnxplain.engine.graph.passes.remove_dropout import RefuseTrainingPass, RemoveDropoutPass
 from onnxplain.engine.graph.passes.remove_identity import OwnOutputsPass, RemoveIdentityPass
 from onnxplain.engine.graph.passes.split_fused import SplitFusedPass
@@ -49,6 +50,7 @@ def _passes(training: bool) -> list[ir.passes.PassBase]:
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
         FoldConstantsPass(),
         InlineIfPass(),
+        LowerRecurrentPass(),
         ExplicitPadsPass(),
         OwnOutputsPass(),
         common.LiftSubgraphInitializersToMainGraphPass(),

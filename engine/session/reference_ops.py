@@ -12,12 +12,13 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_resize import Resize as _Resize
 
+from onnxplain.engine.session.reference_control import CONTROL
 from onnxplain.engine.session.reference_elementwise import ELEMENTWISE
 from onnxplain.engine.session.reference_normalization import NORMALIZATIONS
 from onnxplain.engine.session.reference_sampling import SAMPLING
 from onnxplain.engine.session.reference_windows import WINDOWED
 
-CORRECTED: list[type[OpRun]] = [*ELEMENTWISE, *NORMALIZATIONS, *SAMPLING, *WINDOWED]
+CORRECTED: list[type[OpRun]] = [*CONTROL, *ELEMENTWISE, *NORMALIZATIONS, *SAMPLING, *WINDOWED]
 
 
 class Pad(OpRun):

@@ -1,0 +1,82 @@
+"""Loop and Scan for the reference evaluator, which serves only part of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx.reference.op_run import OpRun
+
+Array = np.ndarray[Any, Any]
+
+
+class _WithBody(OpRun):
+    """A node that runs the graph inside it once per step."""
+
+    op_domain = ""
+
+    def need_context(self) -> bool:
+        """The body may read any value of the graphs around it."""
+        return True
+
+    def _once(self, values: list[Any], context: dict[str, Any] | None, bindings: Any) -> list[Any]:
+        inputs = {**(context or {}), **dict(zip(self.body.input_names, values, strict=True))}
+        return list(self._run_body(inputs, bindings=bindings))
+
+
+class Scan(_WithBody):
+    """The evaluator refuses other axes than 0, reversed directions, and no steps at all."""
+
+    def _run(  # type: ignore[override]
+        self,
+        *args: Array,
+        context: Any = None,
+        bindings: Any = None,
+        num_scan_inputs: int = 1,
+        scan_input_axes: Any = None,
+        scan_input_directions: Any = None,
+        scan_output_axes: Any = None,
+        scan_output_directions: Any = None,
+        **ignored: Any,
+    ) -> tuple[Array, ...]:
+        count = len(args) - num_scan_inputs
+        states = list(args[:count])
+        sequences = []
+        for i, x in enumerate(args[count:]):
+            steps = np.moveaxis(x, _at(scan_input_axes, i), 0)
+            sequences.append(steps[::-1] if _at(scan_input_directions, i) else steps)
+        kept: list[list[Array]] = [[] for _ in self.body.output_names[count:]]
+        for step in zip(*sequences, strict=True):
+            results = self._once([*states, *step], context, bindings)
+            states = results[:count]
+            for store, value in zip(kept, results[count:], strict=True):
+                store.append(value)
+        for i, store in enumerate(kept):
+            joined = np.stack(store[::-1] if _at(scan_output_directions, i) else store) if store else np.zeros((0,))
+            states.append(np.moveaxis(joined, 0, _at(scan_output_axes, i)) if store else joined)
+        return tuple(states)
+
+
+def _at(numbers: Any, index: int) -> int:
+    return int(numbers[index]) if numbers is not None and index < len(numbers) else 0
+
+
+class Loop(_WithBody):
+    """The evaluator joins scan outputs along their own first axis, and runs no step where the condition is left out."""
+
+    def _run(  # type: ignore[override]
+        self, trips: Any, condition: Any, *states: Any, context: Any = None, bindings: Any = None, **ignored: Any
+    ) -> tuple[Any, ...]:
+        now, count = list(states), len(states)
+        kept: list[list[Array]] = [[] for _ in self.body.output_names[1 + count :]]
+        limit = None if trips is None else int(np.asarray(trips).reshape(-1)[0])
+        going, step = condition is None or bool(np.asarray(condition).reshape(-1)[0]), 0
+        while going and (limit is None or step < limit):
+            flag, *results = self._once([np.asarray(step, np.int64), np.asarray(going), *now], context, bindings)
+            going, step, now = bool(np.asarray(flag).reshape(-1)[0]), step + 1, results[:count]
+            for store, value in zip(kept, results[count:], strict=True):
+                store.append(value)
+        return (*now, *(np.stack(store) if store else np.zeros((0,)) for store in kept))
+
+
+CONTROL: list[type[OpRun]] = [Scan, Loop]
