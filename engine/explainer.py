@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import InputError, OptionError, SessionError, TargetError
 from onnxplain.engine.explanation import Array, Explanation
-from onnxplain.engine.graph.shapes import dims, is_float
+from onnxplain.engine.graph.shapes import Dims, dims, is_float
 from onnxplain.engine.heads import HEADS, Head, trailing_activation
 from onnxplain.engine.inputs import validate_feeds
 from onnxplain.engine.loading import Model
@@ -148,6 +148,15 @@ class CompiledExplainer:
             return [n for n, size in first.items() if not isinstance(size, int)]
         return [n for n, size in first.items() if size == next(iter(first.values()))]
 
+    @cached_property
+    def declared(self) -> dict[str, tuple[Any, Dims | None]]:
+        """Type and sizes per input; the batch is open, as any multiple of a fixed one goes through in pieces."""
+        known = self.source.declared()
+        return {
+            name: (dtype, shape if shape is None or name not in self.batched else ("N", *shape[1:]))
+            for name, (dtype, shape) in known.items()
+        }
+
     def _subject_names(self, rewriter: Rewriter) -> list[str]:
         if self.wrt is not None:
             if not self.wrt:
@@ -208,7 +217,7 @@ class CompiledExplainer:
             SessionError: The runtime failed, or the result is not finite.
             ResidualError: ``strict``, and the residual is past the tolerance.
         """
-        feeds = validate_feeds(self._named(x), self.source.declared())
+        feeds = validate_feeds(self._named(x), self.declared)
         chosen = as_target(target)
         program = self.program(chosen.kind)
         count = self._count(feeds)
@@ -338,7 +347,7 @@ class _Call:
     def _set_target(self, target: Target) -> None:
         shape = self._static_shape()
         if target.kind == "index":
-            if shape is None and isinstance(target.value, tuple):
+            if shape is None and self._needs_shape(target.value):
                 shape = self._shape_by_running()
             self.feeds[self._added] = flat_indices(target, self.count, shape)
             return
@@ -354,6 +363,12 @@ class _Call:
                 f"weights of shape {weights.shape} do not fit an output of shape {full}; "
                 "give one sample's or the whole batch's"
             ) from None
+
+    @staticmethod
+    def _needs_shape(value: Any) -> bool:
+        """Whether an index means something only once the output's shape is known."""
+        array = np.asarray(value)
+        return array.dtype.kind in "iu" and (isinstance(value, tuple) or array.ndim > 1 or bool((array < 0).any()))
 
     def _shape_by_running(self) -> tuple[int, ...]:
         """Shape of one sample's output where the graph does not tell: from the index program, without a target."""

@@ -20,7 +20,7 @@ ORDER = (
     ("engine.layout", "engine.broadcast", "engine.forms", "engine.places"),
     ("engine.rules",),
     ("engine.backward", "engine.heads"),
-    ("engine.rewrite", "engine.terms", "engine.psi"),
+    ("engine.rewrite", "engine.terms", "engine.psi", "engine.propagation"),
     ("engine.session",),
     ("engine.loading",),
     ("engine.render",),
