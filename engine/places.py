@@ -118,13 +118,17 @@ def _rule(*op_types: str) -> Callable[[Rule], Rule]:
     return register
 
 
+#: Operators that may keep the shape and put other things in its places.
+_REARRANGING = {"Reshape", "Transpose", "Unique", "ReverseSequence", "Einsum", "DFT"}
+
+
 def _lost(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     """Any other operator: same labels where it keeps the shape of its first operand, else none."""
     first = labels[0]
     x, y = node.inputs[0], node.outputs[0]
     if first is None or x is None or len(node.inputs) > 1 or dims(x) is None or dims(x) != dims(y):
         return None
-    return first if node.op_type not in ("Reshape", "Transpose", "Unique", "ReverseSequence") else None
+    return first if node.op_type not in _REARRANGING else None
 
 
 @_rule(
@@ -148,7 +152,10 @@ def _first(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
 @_rule("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Where", "Mod")
 def _broadcast(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     known = [part for part in labels if part is not None]
-    size = max(rank(x) or 0 for x in node.inputs if x is not None)
+    ranks = [rank(x) for x in node.inputs if x is not None]
+    size = max(r or 0 for r in ranks)
+    if None in ranks or any(len(part) > size for part in known):
+        return None
     result: list[str | None] = [None] * size
     for part in known:
         lead = size - len(part)

@@ -8,11 +8,11 @@ as many bytes as their shapes say and whose external data lie inside the model's
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
@@ -25,6 +25,8 @@ MIN_OPSET, MAX_OPSET = 7, min(28, onnx.defs.onnx_opset_version())
 MIN_IR, MAX_IR = 3, max(13, onnx.IR_VERSION)
 #: The newest opset and IR version that onnxruntime 1.31 loads; what is read above them is written down to them.
 RUNTIME_OPSET, RUNTIME_IR = 26, 13
+#: Opset of the default domain for models that import none, so that nodes of it can be added.
+FALLBACK_OPSET = 18
 
 ModelSource = str | Path | bytes | onnx.ModelProto | ir.Model
 
@@ -74,7 +76,29 @@ class SourceModel:
             raise ModelFileError(f"{self.name}: the graph is malformed ({_first_line(e)}); re-export the model") from e
         if self.folder is not None:
             ir.external_data.set_base_dir(model.graph, str(self.folder))
+        for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
+            imports[""] = imports.pop("ai.onnx", imports.get("", self.opset or FALLBACK_OPSET))
+        for value in model.graph.inputs:  # a size of -1 is how some exporters write an open one
+            if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+                value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in value.shape])
         return model
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The model as one message with all weights inside it, wherever they are kept.
+
+    Raises:
+        ModelFileError: External data cannot be read any more.
+    """
+    if any(isinstance(v.const_value, ir.ExternalTensor) for g in model.graphs() for v in g.initializers.values()):
+        model = model.clone()
+        try:
+            ir.external_data.load_to_model(model)
+        except (OSError, ValueError) as e:
+            raise ModelFileError(
+                f"the model's external data cannot be read ({_first_line(e)}); keep the file where it was"
+            ) from e
+    return ir.to_proto(model)
 
 
 def _feed(digest: hashlib._Hash, path: Path) -> None:
@@ -99,29 +123,47 @@ def read_model(source: ModelSource) -> SourceModel:
         UnsupportedVersionError: Opset or IR version out of range.
     """
     if isinstance(source, ir.Model):
-        source = ir.to_proto(source)
+        source = to_proto(source)
     if isinstance(source, onnx.ModelProto):
         model = SourceModel(source, None, None, source.graph.name or "model")
+        _check_content(source, model.name)
     elif isinstance(source, bytes):
         model = SourceModel(_parse(source, "model"), None, None, "model")
-    else:
+    elif isinstance(source, (str, Path)):
         path = Path(source)
-        model = SourceModel(_parse(_read(path), str(path)), path.resolve().parent, path, str(path))
+        proto = _parse(_read(path), str(path))
+        model = SourceModel(proto, _data_folder(path, proto), path, str(path))
+    else:
+        raise ModelFileError(
+            f"a model cannot be read from an object of type {type(source).__name__}; give a path, bytes or onnx.ModelProto"
+        )
     _check_versions(model)
-    for tensor in _tensors(model.proto.graph):
+    for tensor in _all_tensors(model.proto):
         _check_tensor(tensor, model)
     return model
 
 
 def _read(path: Path) -> bytes:
-    if not path.exists():
-        raise ModelFileError(f"{path}: no such file; check the path of the model")
-    if path.is_dir():
-        raise ModelFileError(f"{path}: is a folder, not a model; give the .onnx file inside it")
     try:
+        if path.is_dir():
+            raise ModelFileError(f"{path}: is a folder, not a model; give the .onnx file inside it")
         return path.read_bytes()
-    except OSError as e:
-        raise ModelFileError(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such file; check the path of the model") from None
+    except (OSError, ValueError) as e:  # a path with a zero character in it is a ValueError
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise ModelFileError(f"{path}: cannot be read ({reason}); check the path and its permissions") from e
+
+
+def _data_folder(path: Path, proto: onnx.ModelProto) -> Path:
+    """Folder of the external data: the path's own, or where the path is a link, the folder of the file it points to.
+
+    Content-addressed caches keep model and data as links to files of other names, all in one folder. The data
+    are then reached through links beside the model, and lie beside the file that the model's link points to.
+    """
+    own, real = path.parent.resolve(), path.resolve().parent
+    names = list(_locations(proto))
+    return own if own == real or any(n and "\0" not in n and (own / n).exists() for n in names) else real
 
 
 def _parse(data: bytes, name: str) -> onnx.ModelProto:
@@ -134,13 +176,17 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
         raise ModelFileError(
             f"{name}: not an ONNX file, or a truncated one (its protobuf does not parse); export or copy it again"
         ) from None
+    _check_content(proto, name)
+    return proto
+
+
+def _check_content(proto: onnx.ModelProto, name: str) -> None:
     if not proto.ir_version or not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelFileError(
             f"{name}: not an ONNX file, or a truncated one (no graph, opset or IR version in it); export or copy it again"
         )
     if not proto.graph.output:
         raise ModelFileError(f"{name}: the graph has no outputs (a truncated file?); export or copy it again")
-    return proto
 
 
 def _check_versions(model: SourceModel) -> None:
@@ -158,9 +204,21 @@ def _check_versions(model: SourceModel) -> None:
         )
 
 
+def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
-    for node in graph.node:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
                 yield attribute.t
@@ -178,28 +236,60 @@ def _external(tensor: onnx.TensorProto) -> dict[str, str]:
 
 
 def _locations(proto: onnx.ModelProto) -> Iterator[str]:
-    for tensor in _tensors(proto.graph):
+    for tensor in _all_tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             yield _external(tensor).get("location", "")
 
 
-def _byte_count(tensor: onnx.TensorProto) -> int | None:
+#: The field that holds a tensor's elements where they are not raw bytes; small types share int32_data.
+_FIELDS: dict[int, tuple[str, int]] = {
+    onnx.TensorProto.FLOAT: ("float_data", 1),
+    onnx.TensorProto.COMPLEX64: ("float_data", 2),
+    onnx.TensorProto.DOUBLE: ("double_data", 1),
+    onnx.TensorProto.COMPLEX128: ("double_data", 2),
+    onnx.TensorProto.INT64: ("int64_data", 1),
+    onnx.TensorProto.UINT64: ("uint64_data", 1),
+    onnx.TensorProto.UINT32: ("uint64_data", 1),
+    onnx.TensorProto.STRING: ("string_data", 1),
+}
+
+
+def _byte_count(tensor: onnx.TensorProto, name: str) -> int | None:
+    """Bytes that the tensor's shape needs; None for strings."""
     try:
         dtype = ir.DataType(tensor.data_type)
-        return int(np.ceil(np.prod(tensor.dims, dtype=np.float64) * dtype.bitwidth / 8))
-    except (ValueError, TypeError, KeyError):  # strings and unknown types have no byte count
-        return None
+    except ValueError:
+        dtype = ir.DataType.UNDEFINED
+    if dtype == ir.DataType.UNDEFINED or any(d < 0 for d in tensor.dims):
+        raise ModelFileError(
+            f"{name}: tensor '{tensor.name}' has no known element type, or a negative size (a damaged file); export it again"
+        )
+    return None if dtype == ir.DataType.STRING else -(-math.prod(tensor.dims) * int(dtype.bitwidth) // 8)
 
 
 def _check_tensor(tensor: onnx.TensorProto, model: SourceModel) -> None:
-    needed = _byte_count(tensor)
+    needed = _byte_count(tensor, model.name)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         _check_external(tensor, model, needed)
-    elif needed is not None and tensor.HasField("raw_data") and len(tensor.raw_data) != needed:
+        return
+    if needed is not None and tensor.HasField("raw_data"):
+        found, unit = len(tensor.raw_data), "bytes"
+    else:
+        field_name, parts = _FIELDS.get(tensor.data_type, ("int32_data", 1))
+        found, unit = len(getattr(tensor, field_name)), "elements"
+        needed = math.prod(tensor.dims) * parts
+        if field_name == "int32_data" and ir.DataType(tensor.data_type).bitwidth < 8:
+            found = needed  # how many of those stand in one number differs between writers
+    if found != needed:
         raise ModelFileError(
-            f"{model.name}: tensor '{tensor.name}' has {len(tensor.raw_data)} bytes where its shape needs {needed} "
+            f"{model.name}: tensor '{tensor.name}' has {found} {unit} where its shape needs {needed} "
             "(a truncated or damaged file); export or copy it again"
         )
+
+
+def _trusted(model: SourceModel) -> list[Path]:
+    """Folders that external data may lie in: the model's, and that of the file which the model's path links to."""
+    return [f for f in (model.folder, model.path.resolve().parent if model.path is not None else None) if f is not None]
 
 
 def _check_external(tensor: onnx.TensorProto, model: SourceModel, needed: int | None) -> None:
@@ -210,11 +300,13 @@ def _check_external(tensor: onnx.TensorProto, model: SourceModel, needed: int | 
             f"tensor '{tensor.name}' keeps its data in the external file '{location}', which bytes and protos do not carry; "
             "give the model's path instead"
         )
+    if not location or "\0" in location:
+        raise ModelFileError(f"{model.name}: tensor '{tensor.name}' has a malformed external data entry; export the model again")
     target = (model.folder / location).resolve()
-    if not location or Path(location).is_absolute() or not target.is_relative_to(model.folder):
+    if Path(location).is_absolute() or not any(target.is_relative_to(f) for f in _trusted(model)):
         raise ModelFileError(
-            f"{model.name}: tensor '{tensor.name}' points to external data '{location}' outside the model's folder, "
-            "which is refused for safety; put the data file beside the model"
+            f"{model.name}: tensor '{tensor.name}' points to external data '{location}' outside the model's folder "
+            "(links are followed), which is refused for safety; put the data file beside the model"
         )
     if not target.is_file():
         raise ModelFileError(
@@ -226,8 +318,8 @@ def _check_external(tensor: onnx.TensorProto, model: SourceModel, needed: int | 
         raise ModelFileError(
             f"{model.name}: tensor '{tensor.name}' has a malformed external data entry; export the model again"
         ) from None
-    if offset < 0 or length < 0 or offset + length > target.stat().st_size or (needed is not None and length < needed):
+    if offset < 0 or length < 0 or offset + length > target.stat().st_size or (needed is not None and length != needed):
         raise ModelFileError(
-            f"{model.name}: external data file '{location}' is too short for tensor '{tensor.name}' (truncated?); "
-            "copy it again"
+            f"{model.name}: external data file '{location}' does not hold tensor '{tensor.name}' where the model says "
+            f"(it has {target.stat().st_size} bytes; truncated?); copy it again"
         )

@@ -7,6 +7,7 @@ removing either breaks the other, so two owners are an error here, not a surpris
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, distributions, version
 from typing import Any
@@ -58,7 +59,7 @@ def import_runtime() -> Any:
             "the onnxruntime folder is empty or damaged (a second runtime package was removed?); "
             "reinstall it: pip install --force-reinstall onnxruntime"
         )
-    if tuple(int(p) for p in module.__version__.split(".")[:2]) < OLDEST:
+    if tuple(int(p) for p in re.findall(r"\d+", module.__version__)[:2]) < OLDEST:
         raise RuntimeMissingError(
             f"onnxruntime {module.__version__} is older than {OLDEST[0]}.{OLDEST[1]}, the oldest that gives right gradients; "
             "upgrade it: pip install -U onnxruntime"

@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxplain.engine.errors import SessionError
+from onnxplain.engine.errors import OnnxplainError, SessionError
+from onnxplain.engine.graph.model import to_proto
 from onnxplain.engine.session.providers import REFERENCE, ProviderSpec, check_available, resolve
 from onnxplain.engine.session.runtime import import_runtime
 
@@ -86,7 +87,7 @@ class Session:
                 results = self._session.run(names, dict(feeds))
         except Exception as e:  # every runtime error, whatever its class
             text = str(e)
-            if isinstance(e, MemoryError) or any(s in text for s in ("allocate memory", "bad_alloc", "out of memory")):
+            if isinstance(e, MemoryError) or any(s in text.lower() for s in ("allocate memory", "bad_alloc", "out of memory")):
                 raise MemoryError(text) from None
             raise SessionError(f"the runtime failed on the rewritten graph: {_short(text)}") from e
         return dict(zip(names, results, strict=True))
@@ -118,12 +119,14 @@ def _create(runtime: Any, model: ir.Model, providers: list[ProviderSpec], thread
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        if sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value) < _PROTO_LIMIT:
-            return runtime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=providers)
+        if sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None) < _PROTO_LIMIT:
+            return runtime.InferenceSession(to_proto(model).SerializeToString(), options, providers=providers)
         with tempfile.TemporaryDirectory(prefix="onnxplain-") as folder:
             path = Path(folder) / "model.onnx"
             ir.save(model, path, external_data="model.data")
             return runtime.InferenceSession(str(path), options, providers=providers)
+    except OnnxplainError:
+        raise
     except Exception as e:  # every runtime error, whatever its class
         text = str(e)
         hint = ""
@@ -139,7 +142,7 @@ def _reference(model: ir.Model) -> Any:
 
     from onnxplain.engine.session.reference_ops import CORRECTED
 
-    proto: onnx.ModelProto = ir.to_proto(model)
+    proto: onnx.ModelProto = to_proto(model)
     try:
         return ReferenceEvaluator(proto, new_ops=CORRECTED)
     except Exception as e:  # it raises many kinds for what it lacks

@@ -129,7 +129,7 @@ class _Folder:
         graph = onnx.helper.make_graph([proto], "fold", inputs, [output])
         opsets = [onnx.helper.make_opsetid("", self.opset)]
         evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
-        return list(evaluator.run(None, feeds))[0]
+        return next(iter(evaluator.run(None, feeds)))
 
     def _replace(self, node: ir.Node, result: np.ndarray) -> None:
         old, graph = node.outputs[0], node.graph
