@@ -1,4 +1,4 @@
-"""Conv and ConvTranspose, 1-D to 3-D, with groups, strides, dilations and any padding.
+"""Conv, ConvTranspose and Col2Im, 1-D to 3-D, with groups, strides, dilations and any padding.
 
 Operator pages: https://onnx.ai/onnx/operators/onnx__Conv.html and onnx__ConvTranspose.html.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.layout import reshape_like
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient
+from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, linear, only
 from onnxplain.engine.rules.windows import (
     Window,
     channelwise,
@@ -79,6 +82,30 @@ def _total_padding(node: Primal, win: Window, extra: tuple[int, ...], wanted: Se
     if any(t < 0 for t in total):
         raise node.unsupported("its padding comes out negative", "export it with explicit pads and output_padding")
     return total
+
+
+@gradient("Col2Im")
+def col2im(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+    """dx = the columns of dy: a convolution whose kernels pick one cell of the block each."""
+    block, known = node.constant(2), dims(node.x(2))
+    count = len(block) if block is not None else known[0] if known is not None else None
+    if not isinstance(count, int):
+        raise node.unsupported("its number of spatial axes is known only at run time", "export it with a fixed block_shape")
+    sizes = op.Slice(op.Shape(dy), [2], [2 + count])
+    single = op.Reshape(dy, op.Concat([-1, 1], sizes, axis=0))
+    if block is not None:
+        cells = int(np.prod(block))
+        kernel = op.constant(np.eye(cells).reshape(cells, 1, *block.tolist()), dy.dtype)
+    else:
+        cells_now = op.ReduceProd(node.x(2), keepdims=1)
+        square = op.ConstantOfShape(op.Concat(cells_now, cells_now, axis=0))
+        picked = op.EyeLike(square, dtype=(dy.dtype or ir.DataType.FLOAT).value)
+        kernel = op.Reshape(picked, op.Concat(cells_now, [1], node.x(2), axis=0))
+    keep = {name: node.attribute(name) for name in ("strides", "dilations", "pads")}
+    return only(node, reshape_like(op, op.Conv(single, kernel, **keep), node.x()))
+
+
+linear("Col2Im")
 
 
 @bias("Conv", "ConvTranspose")

@@ -1,4 +1,4 @@
-"""MatMul and Gemm: products that are linear in each operand."""
+"""MatMul and Gemm, products that are linear in each operand; Det, linear in each row."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import onnx_ir as ir
 from onnxplain.engine.broadcast import reduce_to, unbroadcast
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import Dim, Dims, dims
+from onnxplain.engine.layout import cast_like, size_of
 from onnxplain.engine.rules.convolution import affine_bias
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, multilinear
+from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, multilinear, of_degree
 
 
 @gradient("MatMul")
@@ -127,3 +128,45 @@ def gemm_bias(op: Builder, node: Primal) -> Sequence[Bias]:
     if c is not None and beta != 1.0:
         c = op.Mul(c, beta)
     return affine_bias(op, node, c, node.active(0) + node.active(1))
+
+
+#: Largest matrix whose minors are formed: their number of elements grows with the fourth power.
+_LARGEST = 48
+
+
+def _order(node: Primal) -> int | None:
+    """The number of rows of the matrices, where it is known."""
+    known = node.dims()
+    size = next((d for d in known[-2:] if isinstance(d, int)), None) if known is not None else None
+    if size is not None and size > _LARGEST:
+        raise node.unsupported(f"its matrices are larger than {_LARGEST} x {_LARGEST}", "explain a tensor behind it")
+    return size
+
+
+@gradient("Det")
+def det(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+    """dx = dy · cofactors: the determinants of all minors, signs alternating; right at singular matrices too."""
+    x, n, rank = node.x(), _order(node), node.rank()
+    share = op.Unsqueeze(dy, [rank - 2, rank - 1])
+    if n == 1:
+        return [share]
+    size = op.Squeeze(size_of(op, x, rank - 1), [0])
+    row = op.Range(0, op.Sub(size, 1), 1)
+    column = op.Unsqueeze(op.Range(0, size, 1), [1])
+    # Row i of this lists all numbers but i.
+    others = op.Add(row, op.Cast(op.GreaterOrEqual(row, column), to=ir.DataType.INT64.value))
+    minors = op.Gather(op.Gather(x, others, axis=rank - 2), others, axis=rank)
+    order = [*range(rank - 2), rank - 2, rank, rank - 1, rank + 1]
+    odd = op.Mod(op.Add(column, op.Range(0, size, 1)), 2)
+    signs = cast_like(op, op.Sub(1, op.Mul(odd, 2)), x)
+    return [op.Mul(share, op.Mul(op.Det(op.Transpose(minors, perm=order)), signs))]
+
+
+@bias("Det")
+def det_bias(op: Builder, node: Primal) -> Sequence[Bias]:
+    """(1 - n) y."""
+    n = _order(node)
+    if n is not None:
+        return of_degree(op, node, n)
+    size = cast_like(op, size_of(op, node.x(), node.rank() - 1), node.y)
+    return [Bias(op.Mul(node.y, op.Sub(1.0, op.Squeeze(size, [0]))), "implicit")]

@@ -1,6 +1,7 @@
-"""Pooling: MaxPool, AveragePool and the global pools.
+"""Pooling: MaxPool, AveragePool, LpPool, the global pools, and MaxUnpool.
 
-Ties of a maximum go to one winner, the first in row-major order, as the operator's Indices say.
+Ties of a maximum go to one winner, the first in row-major order, as the operator's Indices say. A norm
+of 0 (LpPool) has gradient 0.
 Operator pages: https://onnx.ai/onnx/operators/onnx__MaxPool.html, onnx__AveragePool.html.
 """
 
@@ -10,17 +11,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.forms import indicator
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.graph.shapes import dims, static_dims
+from onnxplain.engine.layout import END, reshape_like
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Contribution, gradient, homogeneous, linear
+from onnxplain.engine.rules.table import Contribution, gradient, homogeneous, linear, only
 from onnxplain.engine.rules.windows import Window, input_gradient, ones, spatial, window_of
 
-homogeneous(1, "MaxPool", "GlobalMaxPool")
-linear("AveragePool", "GlobalAveragePool")
+homogeneous(1, "MaxPool", "GlobalMaxPool", "LpPool", "GlobalLpPool")
+linear("AveragePool", "GlobalAveragePool", "MaxUnpool")
 
 
 @gradient("MaxPool")
@@ -55,25 +58,28 @@ def average_pool(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contributi
     """dx = dy / (number of cells counted), spread over each window."""
     win = window_of(node)
     x = node.x()
-    scaled = _by_count(op, node, dy, win, x)
+    return [_over_windows(op, node, _by_count(op, node, dy, win, x), win)]
+
+
+def _over_windows(op: Builder, node: Primal, scaled: ir.Value, win: Window) -> ir.Value:
+    """Each element of ``scaled`` added to all cells of its window, in the shape of x."""
+    x = node.x()
     if _tiles(win, x):
         factors = [1.0, 1.0, *[float(k) for k in win.kernel]]
-        return [
-            op.Resize(
-                scaled, None, op.constant(factors, ir.DataType.FLOAT),
-                mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
-            )
-        ]  # fmt: skip
+        return op.Resize(
+            scaled, None, op.constant(factors, ir.DataType.FLOAT),
+            mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        )  # fmt: skip
     reach = _with_overhang(node, win, x)
     known = dims(x)
     channels = known[1] if known is not None else None
     if isinstance(channels, int):
         kernel = ones(op, [channels, 1, *win.kernel], x.dtype)
-        return [input_gradient(op, scaled, kernel, replace(reach, group=channels), x, node)]
+        return input_gradient(op, scaled, kernel, replace(reach, group=channels), x, node)
     # Channels are alike, so with an unknown number of them they join the batch.
     single = op.Reshape(scaled, op.Concat([-1, 1], op.Slice(op.Shape(scaled), [2], [2 + win.rank]), axis=0))
     spread = input_gradient(op, single, ones(op, [1, 1, *win.kernel], x.dtype), reach, x, node)
-    return [op.Reshape(spread, op.Shape(x))]
+    return op.Reshape(spread, op.Shape(x))
 
 
 def _tiles(win: Window, x: ir.Value) -> bool:
@@ -144,3 +150,62 @@ def global_max_pool(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contrib
     cells = op.Range(op.constant(0, ir.DataType.INT64), op.Gather(op.Shape(flat), 2), op.constant(1, ir.DataType.INT64))
     chosen = op.Mul(indicator(op, op.Equal(cells, winner), x), op.Reshape(dy, [0, 0, 1]))
     return [op.Reshape(chosen, op.Shape(x))]
+
+
+def _norm_share(op: Builder, node: Primal, dy: ir.Value) -> ir.Value:
+    """dy · y^(1 - p), 0 where y = 0."""
+    p = int(node.attribute("p", 2))
+    if p == 1:
+        return dy
+    safe = op.Where(op.Equal(node.y, 0.0), 1.0, node.y)
+    return op.Div(dy, safe if p == 2 else op.Pow(safe, op.constant(float(p - 1), safe.dtype)))
+
+
+def _norm_slope(op: Builder, node: Primal) -> ir.Value:
+    """sign(x) · |x|^(p - 1)."""
+    x, p = node.x(), int(node.attribute("p", 2))
+    if p == 2:
+        return x
+    if p == 1:
+        return op.Sign(x)
+    return op.Mul(op.Sign(x), op.Pow(op.Abs(x), op.constant(float(p - 1), x.dtype)))
+
+
+@gradient("LpPool")
+def lp_pool(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+    """dx = sign(x) |x|^(p - 1) · (dy · y^(1 - p), spread over each window)."""
+    spread = _over_windows(op, node, _norm_share(op, node, dy), window_of(node))
+    return [op.Mul(spread, _norm_slope(op, node))]
+
+
+@gradient("GlobalLpPool")
+def global_lp_pool(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+    """dx = sign(x) |x|^(p - 1) · dy · y^(1 - p)."""
+    return [op.Mul(_norm_slope(op, node), _norm_share(op, node, dy))]
+
+
+@gradient("MaxUnpool")
+def max_unpool(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+    """dx = dy at the places that x was written to; where several met at one place, the one that stayed."""
+    x, kernel = node.x(), tuple(node.attribute("kernel_shape"))
+    strides = tuple(node.attribute("strides") or (1,) * len(kernel))
+    apart = all(k <= s for k, s in zip(kernel, strides, strict=True))
+    if apart and node.optional(2) is None:
+        places = op.Reshape(node.x(1), [-1])
+        return only(node, reshape_like(op, op.Gather(op.Reshape(dy, [-1]), places, axis=0), x))
+    # The operator takes floats only: element numbers are exact as far as its type counts.
+    sizes = static_dims(x)
+    limit = 2 ** (np.finfo((x.dtype or ir.DataType.FLOAT).numpy()).nmant + 1)
+    if sizes is None or math.prod(sizes) >= limit:
+        raise node.unsupported(
+            "where its values meet cannot be told for an operand of that size, or of unknown size",
+            "export it without output_shape, after a pooling whose windows do not overlap",
+        )
+
+    attributes = {name: node.attribute(name) for name in ("kernel_shape", "strides", "pads")}
+    numbers = np.arange(1, math.prod(sizes) + 1).reshape(sizes)
+    written = op.MaxUnpool(op.constant(numbers, x.dtype), *node.inputs[1:], **attributes)
+    places = op.Reshape(op.Cast(op.Round(written), to=ir.DataType.INT64.value), [-1])
+    slots = op.ConstantOfShape([math.prod(sizes) + 1], value=ir.tensor([0], dtype=dy.dtype or ir.DataType.FLOAT))
+    total = op.ScatterElements(slots, places, op.Reshape(dy, [-1]), axis=0, reduction="add")
+    return only(node, reshape_like(op, op.Slice(total, [1], [END], [0]), x))

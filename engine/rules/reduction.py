@@ -1,4 +1,4 @@
-"""Reduce*, CumSum, TopK, ArgMax: operators that go over the elements of some axes.
+"""Reduce*, CumSum, CumProd, TopK, ArgMax: operators that go over the elements of some axes.
 
 The adjoint of a reduced result has fewer axes or smaller ones than the operand. It gets the kept axes back
 with one Unsqueeze, and multiplication broadcasts it; only where nothing is multiplied (Sum, Mean) an Expand
@@ -149,6 +149,37 @@ def cum_sum(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
 
 
 linear("ReduceSum", "ReduceMean", "CumSum")
+
+
+def _running(op: Builder, node: Primal, value: ir.Value, *, back: bool = False, exclusive: int | None = None) -> ir.Value:
+    """Running sum the node's way along its axis, or the other way."""
+    exclusive = int(node.attribute("exclusive", 0)) if exclusive is None else exclusive
+    return op.CumSum(value, node.x(1), exclusive=exclusive, reverse=int(node.attribute("reverse", 0)) ^ int(back))
+
+
+@gradient("CumProd")
+def cum_prod(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+    """dx_j = sum over i from j on of dy_i · (product of all factors of y_i but x_j).
+
+    That is dy_i y_i / x_j where x_j is not 0; at the first 0 of a line the product is formed with 1 in its
+    place; behind it the 0 stays among the factors, so that nothing is left.
+    """
+    x, y = node.x(), node.y
+    zero = op.Equal(x, 0.0)
+    count = _running(op, node, forms.indicator(op, zero, x), exclusive=0)
+    first = op.And(zero, op.Equal(count, 1.0))
+    whole = op.Div(_running(op, node, op.Mul(dy, y), back=True), op.Where(zero, 1.0, x))
+    exclusive, reverse = int(node.attribute("exclusive", 0)), int(node.attribute("reverse", 0))
+    others = op.CumProd(op.Where(first, 1.0, x), node.x(1), exclusive=exclusive, reverse=reverse)
+    at_zero = op.Mul(_running(op, node, op.Mul(dy, others), back=True), forms.indicator(op, first, x))
+    return only(node, op.Where(zero, at_zero, whole))
+
+
+@bias("CumProd")
+def cum_prod_bias(op: Builder, node: Primal) -> Sequence[Bias]:
+    """(1 - n) y: of degree n in its n factors."""
+    factors = _running(op, node, zeros_like(op, node.x(), fill=1.0))
+    return [Bias(op.Mul(node.y, op.Sub(1.0, factors)), "implicit")]
 
 
 @gradient("ReduceSumSquare")

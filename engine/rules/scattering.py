@@ -1,4 +1,4 @@
-"""ScatterElements and ScatterND in all their reductions; both gather and scatter, so one text serves both.
+"""ScatterElements and ScatterND in all their reductions, of which one text serves both; TensorScatter.
 
 Where several updates meet at one place under ``none``, the standard leaves the result open; their
 gradient then is as if they had not met.
@@ -102,3 +102,44 @@ def scatter_bias(op: Builder, node: Primal) -> Sequence[Bias]:
         return []
     ours = at.shares(node.y)[0]
     return [Bias(op.Mul(node.y, op.Sub(1.0, ours) if data else ours), "implicit")]
+
+
+def _cache_write(op: Builder, node: Primal, cache: ir.Value, update: ir.Value) -> ir.Value:
+    axis, mode = node.attribute("axis", -2), node.attribute("mode", "linear")
+    return op.TensorScatter(cache, update, node.optional(2), axis=axis, mode=mode)
+
+
+def _written(op: Builder, node: Primal, dy: ir.Value) -> ir.Value:
+    """``dy`` at the places that the update was written to, in its shape."""
+    update, rank = node.x(1), node.rank(1)
+    axis = node.axis(-2, 1)
+    steps = op.Range(0, op.Squeeze(op.Shape(update, start=axis, end=axis + 1), [0]), 1)
+    places = op.Reshape(steps, [-1] + [1] * (rank - 1 - axis))
+    start = node.optional(2)
+    if start is not None:
+        places = op.Add(op.Reshape(start, [-1] + [1] * (rank - 1)), places)
+    if node.attribute("mode", "linear") == "circular":
+        places = op.Mod(places, op.Shape(dy, start=axis, end=axis + 1))
+    return op.GatherElements(dy, op.Expand(places, op.Shape(update)), axis=axis)
+
+
+@gradient("TensorScatter")
+def tensor_scatter(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+    """dcache = dy with zeros where the update was written, dupdate = dy there."""
+    parts: list[Contribution] = [
+        lambda: _cache_write(op, node, dy, zeros_like(op, node.x(1))),
+        lambda: _written(op, node, dy),
+        None,
+    ]
+    return parts[: len(node.inputs)]
+
+
+@bias("TensorScatter")
+def tensor_scatter_bias(op: Builder, node: Primal) -> Sequence[Bias]:
+    """What is not active, at its places."""
+    cache, update = node.x(0), node.x(1)
+    if node.active(0) and node.active(1):
+        return []
+    if node.active(0):
+        return [Bias(_cache_write(op, node, zeros_like(op, cache), update), "explicit", update.name or "")]
+    return [Bias(_cache_write(op, node, cache, zeros_like(op, update)), "explicit", cache.name or "")]

@@ -15,10 +15,11 @@ from onnx.reference.ops.op_resize import Resize as _Resize
 from onnxplain.engine.session.reference_control import CONTROL
 from onnxplain.engine.session.reference_elementwise import ELEMENTWISE
 from onnxplain.engine.session.reference_normalization import NORMALIZATIONS
+from onnxplain.engine.session.reference_pooling import POOLING
 from onnxplain.engine.session.reference_sampling import SAMPLING
 from onnxplain.engine.session.reference_windows import WINDOWED
 
-CORRECTED: list[type[OpRun]] = [*CONTROL, *ELEMENTWISE, *NORMALIZATIONS, *SAMPLING, *WINDOWED]
+CORRECTED: list[type[OpRun]] = [*CONTROL, *ELEMENTWISE, *NORMALIZATIONS, *POOLING, *SAMPLING, *WINDOWED]
 
 
 class Pad(OpRun):

@@ -33,7 +33,7 @@ def _pads(
     return (small, large) if mode == "SAME_UPPER" else (large, small)
 
 
-class _Geometry:
+class Geometry:
     def __init__(self, sizes: Sequence[int], kernel: Sequence[int], attributes: dict[str, Any]) -> None:
         count = len(kernel)
         self.sizes = list(sizes)
@@ -85,7 +85,7 @@ class Conv(OpRun):
 
     def _run(self, x: Array, w: Array, b: Array | None = None, **attributes: Any) -> tuple[Array]:
         group = attributes.get("group") or 1
-        geometry = _Geometry(x.shape[2:], w.shape[2:], attributes)
+        geometry = Geometry(x.shape[2:], w.shape[2:], attributes)
         padded = geometry.padded(x, 0.0)
         out, inner = w.shape[0] // group, w.shape[1]
         y = np.zeros((x.shape[0], group, out, *geometry.outputs), dtype=np.result_type(x, w))
@@ -153,7 +153,7 @@ class MaxPool(OpRun):
     op_domain = ""
 
     def _run(self, x: Array, **attributes: Any) -> tuple[Array, ...]:
-        geometry = _Geometry(x.shape[2:], attributes["kernel_shape"], attributes)
+        geometry = Geometry(x.shape[2:], attributes["kernel_shape"], attributes)
         padded = geometry.padded(x, -np.inf)
         plane = np.arange(int(np.prod(x.shape[2:])))
         by_column = bool(attributes.get("storage_order"))
@@ -179,7 +179,7 @@ class AveragePool(OpRun):
     op_domain = ""
 
     def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
-        geometry = _Geometry(x.shape[2:], attributes["kernel_shape"], attributes)
+        geometry = Geometry(x.shape[2:], attributes["kernel_shape"], attributes)
         cells = np.ones((1, 1, *x.shape[2:]))
         if attributes.get("count_include_pad"):
             cells = np.pad(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rule_cases import Case, case, check, parametrize
 
 CASES = [
@@ -37,6 +38,14 @@ CASES = [
     case("ConvTranspose", x=(2, 3, 4, 4), w=(3, 4, 3, 3), strides=[2, 2], output_shape=[8, 8], symbolic=False),
     case("ConvTranspose", x=(2, 2, 3, 3, 3), w=(2, 2, 2, 2, 2), strides=[2, 2, 2]),
 ]
+
+CASES += [
+    case("Col2Im", x=(2, 8, 9), shape=np.asarray([4, 4]), block=np.asarray([2, 2])),
+    case("Col2Im", x=(2, 4, 12), shape=np.asarray([5, 5]), block=np.asarray([1, 2]), strides=[2, 1],
+         pads=[0, 0, 1, 0], batch=False),
+    case("Col2Im", x=(2, 4, 4), shape=np.asarray([4, 4]), block=np.asarray([2, 2]), dilations=[2, 2]),
+    case("Col2Im", x=(1, 10, 12), shape=np.asarray([3, 4, 5]), block=np.asarray([1, 1, 5]), batch=False),
+]  # fmt: skip
 
 
 @parametrize(CASES)

@@ -24,6 +24,13 @@ CASES = [
     case("Gemm", a=(2, 3), b=(3, 4), c=(2, 1), batch=False),
 ]
 
+CASES += [
+    case("Det", x=(2, 3, 3)),
+    case("Det", x=(4, 4), batch=False),
+    case("Det", x=(2, 2, 2, 2)),
+    case("Det", x=(2, 1, 1), symbolic=False),
+]
+
 
 @parametrize(CASES)
 def test_rule(case: Case) -> None:

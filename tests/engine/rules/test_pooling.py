@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rule_cases import Case, case, check, distinct, parametrize
 
 CASES = [
@@ -34,6 +35,20 @@ CASES = [
     case("GlobalAveragePool", x=(2, 3, 5)),
     case("GlobalMaxPool", x=(2, 3, 5, 4), draw=distinct),
     case("GlobalMaxPool", x=(2, 3, 5), draw=distinct),
+    case("LpPool", x=(2, 3, 9), kernel_shape=[3], strides=[2]),
+    case("LpPool", x=(2, 3, 6, 8), kernel_shape=[2, 2], strides=[2, 2]),
+    case("LpPool", x=(2, 3, 7, 7), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], p=3),
+    case("LpPool", x=(2, 3, 7, 7), kernel_shape=[3, 3], pads=[1, 0, 1, 2], p=1),
+    case("LpPool", x=(2, 3, 7, 7), kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_UPPER", symbolic=False),
+    case("LpPool", x=(2, 3, 8, 8), kernel_shape=[2, 2], dilations=[2, 2], strides=[1, 2]),
+    case("LpPool", x=(2, 2, 4, 4, 6), kernel_shape=[2, 2, 3], strides=[2, 2, 3], opset=11),
+    case("GlobalLpPool", x=(2, 3, 5, 4)),
+    case("GlobalLpPool", x=(2, 3, 5), p=1),
+    case("GlobalLpPool", x=(2, 3, 5, 2, 2), p=3),
+    case("MaxUnpool", x=(1, 1, 2, 2), i=np.asarray([[[[5, 7], [13, 15]]]]), kernel_shape=[2, 2], strides=[2, 2], batch=False),
+    case("MaxUnpool", x=(1, 1, 3), i=np.asarray([[[1, 1, 3]]]), kernel_shape=[2], batch=False, symbolic=False),
+    case("MaxUnpool", x=(1, 1, 2, 2), i=np.asarray([[[[0, 3], [9, 10]]]]), shape=np.asarray([1, 1, 4, 4]), kernel_shape=[2, 2],
+         strides=[2, 2], batch=False, symbolic=False),
 ]  # fmt: skip
 
 

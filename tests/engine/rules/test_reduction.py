@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -16,6 +18,15 @@ from onnxplain.engine.graph.model import read_model
 from onnxplain.engine.rewrite import Rewriter
 
 NONE = np.zeros(0, np.int64)
+
+
+def two_zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Numbers from 1/2 to 2, two of them 0."""
+    x = rng.uniform(0.5, 2.0, size=shape)
+    x[1] = x[3] = 0.0
+    return x
+
+
 SHAPE = (2, 3, 4)
 
 #: What the operands have to be: distinct where there are ties, positive below a logarithm.
@@ -64,6 +75,16 @@ CASES = [
     case("TopK", x=(2, 5, 2), k=ints(2), axis=1, largest=0, outputs=2, draw=distinct),
     case("TopK", x=(4, 3), k=ints(2), axis=0, outputs=2, batch=False, draw=distinct),
     case("TopK", x=(2, 5), k=ints(1), axis=-1, outputs=2, opset=11, draw=distinct),
+]
+
+CASES += [
+    case("CumProd", x=(3, 4), axis=np.asarray(1), opset=26, exclusive=e, reverse=r) for e in (0, 1) for r in (0, 1)
+]
+CASES += [
+    case("CumProd", x=(2, 3, 4), axis=np.asarray(-2), opset=26),
+    case("CumProd", x=(5,), axis=np.asarray(0), opset=26, batch=False, draw=two_zeros),
+    case("CumProd", x=(5,), axis=np.asarray(0), opset=26, batch=False, draw=two_zeros, reverse=1),
+    case("CumProd", x=(5,), axis=np.asarray(0), opset=26, batch=False, draw=two_zeros, exclusive=1),
 ]
 
 

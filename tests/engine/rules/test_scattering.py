@@ -30,6 +30,13 @@ CASES = [
     case("ScatterND", x=np.ones((4, 3)), i=PAIRS, u=(2,), batch=False, symbolic=False),
 ]
 
+CASES += [
+    case("TensorScatter", x=(2, 3, 5, 4), u=(2, 3, 2, 4), i=np.asarray([1, 3]), opset=24, batch=False),
+    case("TensorScatter", x=(2, 5, 4), u=(2, 2, 4), i=np.asarray([4, 3]), opset=24, mode="circular", batch=False),
+    case("TensorScatter", x=(2, 5, 4), u=(2, 5, 3), i=np.asarray([0, 1]), axis=2, opset=24, batch=False),
+    case("TensorScatter", x=(2, 5, 4), u=(2, 2, 4), opset=24, batch=False),
+]
+
 
 @parametrize(CASES)
 def test_rule(case: Case) -> None:
