@@ -18,6 +18,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxplain.engine.errors import ModelFileError, UnsupportedVersionError
+from onnxplain.engine.graph.wellformed import check_structure
 
 #: Range of ai.onnx opsets that are read: up to what the installed onnx package knows.
 MIN_OPSET, MAX_OPSET = 7, min(28, onnx.defs.onnx_opset_version())
@@ -76,12 +77,23 @@ class SourceModel:
             raise ModelFileError(f"{self.name}: the graph is malformed ({_first_line(e)}); re-export the model") from e
         if self.folder is not None:
             ir.external_data.set_base_dir(model.graph, str(self.folder))
+            _follow_links(model, self.folder)
         for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
             imports[""] = imports.pop("ai.onnx", imports.get("", self.opset or FALLBACK_OPSET))
         for value in model.graph.inputs:  # a size of -1 is how some exporters write an open one
             if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
                 value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in value.shape])
         return model
+
+
+def _follow_links(model: ir.Model, folder: Path) -> None:
+    """Point tensors whose data file is a link, which was checked when the model was read, at the file itself."""
+    for value in (v for g in model.graphs() for v in g.initializers.values()):
+        old = value.const_value
+        if isinstance(old, ir.ExternalTensor) and not (real := (folder / old.location).resolve()).is_relative_to(folder):
+            value.const_value = ir.ExternalTensor(
+                real.name, old.offset, old.length, old.dtype, shape=old.shape, name=old.name or "", base_dir=str(real.parent)
+            )
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -138,6 +150,7 @@ def read_model(source: ModelSource) -> SourceModel:
             f"a model cannot be read from an object of type {type(source).__name__}; give a path, bytes or onnx.ModelProto"
         )
     _check_versions(model)
+    check_structure(model.proto, model.name)
     for tensor in _all_tensors(model.proto):
         _check_tensor(tensor, model)
     return model

@@ -141,7 +141,8 @@ def _fits(node: ir.Node, target: int, version: int) -> bool:
             return True
     except ValueError:
         return False
-    if not _CHANGED.get(node.op_type, lambda n: True)(node):
+    unchanged = _CHANGED.get(node.op_type)
+    if unchanged is not None and not unchanged(node):
         return False
     if len(node.inputs) > schema.max_input or not schema.min_output <= len(node.outputs) <= schema.max_output:
         return False
