@@ -126,5 +126,6 @@ def affine_bias(op: Builder, node: Primal, b: ir.Value | None, factors: int, pos
         terms.append(Bias(b, "explicit", (shift.name if shift is not None else "") or ""))
     if factors != 1:
         product = node.y if b is None else op.Sub(node.y, b)
-        terms.append(Bias(product if factors == 0 else op.Neg(product), "implicit"))
+        rest = product if factors == 0 else op.Neg(product) if factors == 2 else op.Mul(product, 1.0 - factors)
+        terms.append(Bias(rest, "implicit"))
     return terms

@@ -50,7 +50,7 @@ class Taps:
     coordinate: ir.Value
 
 
-def _number(op: Builder, x: ir.Value, axis: int) -> ir.Value:
+def length_of(op: Builder, x: ir.Value, axis: int) -> ir.Value:
     """The size of an axis, a scalar of the type of x."""
     known = dims(x)
     size = known[axis] if known is not None else None
@@ -110,7 +110,7 @@ class _Sampler:
 
     def _axis(self, k: int) -> Taps:
         op = self.op
-        size = _number(op, self.x, 2 + k)
+        size = length_of(op, self.x, 2 + k)
         line = _Line.of(op, size, self.align)
         place = op.Gather(self.grid, op.constant(self.count - 1 - k), axis=-1)
         g = cast_like(op, op.Reshape(place, [0, 1, -1]), self.x)
@@ -164,12 +164,24 @@ def _polynomial(op: Builder, coefficients: np.ndarray, t: ir.Value) -> ir.Value:
     return op.Add(total, columns[-1])
 
 
+def linear_taps(op: Builder, u: ir.Value, size: ir.Value) -> Taps:
+    """Linear taps at places ``[N, 1, P]`` counted in elements; what lies outside counts as 0."""
+    last = op.Sub(size, 1.0)
+    ends = op.constant(np.asarray([0.0, 1.0]).reshape(1, -1, 1), u.dtype)
+    at = op.Add(op.Floor(u), ends)
+    exist = forms.indicator(op, op.And(op.GreaterOrEqual(at, 0.0), op.LessOrEqual(at, last)), u)
+    weight = op.Mul(op.Sub(1.0, op.Abs(op.Sub(u, at))), exist)
+    slope = op.Mul(exist, op.Sub(op.Mul(ends, 2.0), 1.0))
+    index = op.Cast(op.Min(op.Max(at, 0.0), last), to=ir.DataType.INT64.value)
+    return Taps(index, weight, slope, u)
+
+
 def _spread(op: Builder, value: ir.Value, axis: int, count: int) -> ir.Value:
     """``[N, taps, P]`` as ``[N, 1, .., taps, .., 1, P]``: the axis' own place among all combinations."""
     return op.Unsqueeze(value, [1 + j for j in range(count) if j != axis]) if count > 1 else value
 
 
-def _combined(op: Builder, x: ir.Value, taps: Sequence[Taps], slope_of: int | None = None) -> tuple[ir.Value, ir.Value]:
+def combined(op: Builder, x: ir.Value, taps: Sequence[Taps], slope_of: int | None = None) -> tuple[ir.Value, ir.Value]:
     """(flat elements, weights) of all combinations, ``[N, 1, T P]`` each; one axis by slopes instead."""
     count = len(taps)
     index: ir.Value | None = None
@@ -188,14 +200,14 @@ def _combined(op: Builder, x: ir.Value, taps: Sequence[Taps], slope_of: int | No
     return op.Reshape(index, [0, 1, -1]), op.Reshape(weight, [0, 1, -1])
 
 
-def _per_channel(op: Builder, x: ir.Value, index: ir.Value) -> ir.Value:
+def per_channel(op: Builder, x: ir.Value, index: ir.Value) -> ir.Value:
     """``[N, 1, K]`` as ``[N, C, K]``."""
     return op.Expand(index, op.Concat([1], op.Shape(x, start=1, end=2), [1], axis=0))
 
 
-def _scattered(op: Builder, x: ir.Value, dy: ir.Value, taps: Sequence[Taps]) -> ir.Value:
+def scattered(op: Builder, x: ir.Value, dy: ir.Value, taps: Sequence[Taps]) -> ir.Value:
     """dy ``[N, C, P]`` added up at the taps, in the shape of x."""
-    index, weight = _combined(op, x, taps)
+    index, weight = combined(op, x, taps)
     parts = op.Mul(op.Unsqueeze(dy, [2]), op.Reshape(weight, op.Concat([0, 1, -1], op.Shape(dy, start=2), axis=0)))
     updates = widened(op, op.Reshape(parts, [0, 0, -1]))
     flat = op.Concat(op.Shape(x, start=0, end=2), [-1], axis=0)
@@ -203,15 +215,15 @@ def _scattered(op: Builder, x: ir.Value, dy: ir.Value, taps: Sequence[Taps]) -> 
         op.Reshape(count_of(op, x), [1]), value=ir.tensor([0], dtype=updates.dtype or ir.DataType.FLOAT)
     )
     total = op.ScatterElements(
-        op.Reshape(zeros, flat), _per_channel(op, x, index), updates, axis=2, reduction="add"
+        op.Reshape(zeros, flat), per_channel(op, x, index), updates, axis=2, reduction="add"
     )
     return reshape_like(op, cast_like(op, total, x), x)
 
 
-def _slope(op: Builder, x: ir.Value, taps: Sequence[Taps], axis: int) -> ir.Value:
+def slope_by(op: Builder, x: ir.Value, taps: Sequence[Taps], axis: int) -> ir.Value:
     """Derivative of the result by the coordinate of one axis, ``[N, C, P]``."""
-    index, weight = _combined(op, x, taps, slope_of=axis)
-    values = op.GatherElements(op.Reshape(x, [0, 0, -1]), _per_channel(op, x, index), axis=2)
+    index, weight = combined(op, x, taps, slope_of=axis)
+    values = op.GatherElements(op.Reshape(x, [0, 0, -1]), per_channel(op, x, index), axis=2)
     places = op.Shape(taps[axis].coordinate, start=2)
     return op.ReduceSum(op.Reshape(op.Mul(values, weight), op.Concat([0, 0, -1], places, axis=0)), [2], keepdims=0)
 
@@ -227,12 +239,12 @@ def grid_sample(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contributio
     def to_grid() -> ir.Value:
         parts = []
         for k in reversed(range(sampler.count)):
-            along = op.ReduceSum(op.Mul(flat, _slope(op, x, taps(), k)), [1], keepdims=0)
+            along = op.ReduceSum(op.Mul(flat, slope_by(op, x, taps(), k)), [1], keepdims=0)
             parts.append(op.Unsqueeze(along, [2]))
         joined = op.Concat(*parts, axis=2)
         return cast_like(op, reshape_like(op, joined, grid), grid)
 
-    return [lambda: _scattered(op, x, flat, taps()), None if sampler.mode == "nearest" else to_grid]
+    return [lambda: scattered(op, x, flat, taps()), None if sampler.mode == "nearest" else to_grid]
 
 
 @bias("GridSample")
@@ -242,7 +254,7 @@ def grid_sample_bias(op: Builder, node: Primal) -> Sequence[Bias]:
     if sampler.mode == "nearest" or not node.active(1):
         return [] if node.active(0) else [Bias(node.y, "implicit")]
     taps = sampler.taps()
-    parts = [op.Mul(_slope(op, node.x(0), taps, k), tap.coordinate) for k, tap in enumerate(taps)]
+    parts = [op.Mul(slope_by(op, node.x(0), taps, k), tap.coordinate) for k, tap in enumerate(taps)]
     moved = op.Reshape(op.Sum(*parts), op.Shape(node.y))
     return [Bias(op.Neg(moved) if node.active(0) else op.Sub(node.y, moved), "implicit")]
 

@@ -81,4 +81,39 @@ class AffineGrid(OpRun):
         return (np.einsum("...k,njk->n...j", base, theta),)
 
 
-SAMPLING: list[type[OpRun]] = [GridSample, AffineGrid]
+class DeformConv(OpRun):
+    """The evaluator keeps coordinates in float32, and loops in Python."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Array, w: Array, offset: Array, b: Any = None, mask: Any = None, **attributes: Any
+    ) -> tuple[Array]:
+        (n, c, height, width), (out, per_group, kh, kw) = x.shape, w.shape
+        oh, ow = offset.shape[2:]
+        parts = int(attributes.get("offset_group") or 1)
+        groups = int(attributes.get("group") or 1)
+        stride, dilation = (list(attributes.get(k) or [1, 1]) for k in ("strides", "dilations"))
+        pads = list(attributes.get("pads") or [0] * 4)
+        moved = offset.reshape(n, parts, kh, kw, 2, oh, ow)
+        rows = np.arange(oh)[:, None] * stride[0] - pads[0]
+        columns = np.arange(ow) * stride[1] - pads[1]
+        v = rows + (np.arange(kh) * dilation[0])[:, None, None, None] + moved[..., 0, :, :]
+        u = columns + (np.arange(kw) * dilation[1])[:, None, None] + moved[..., 1, :, :]
+        read = np.zeros((n, parts, c // parts, kh, kw, oh, ow), x.dtype)
+        cells = x.reshape(n, parts, c // parts, height, width)
+        for dv, du in itertools.product((0, 1), (0, 1)):
+            i, j = np.floor(v) + dv, np.floor(u) + du
+            weight = (1 - abs(v - i)) * (1 - abs(u - j)) * ((i >= 0) & (i < height) & (j >= 0) & (j < width))
+            i, j = np.clip(i, 0, height - 1).astype(int), np.clip(j, 0, width - 1).astype(int)
+            for s, g in itertools.product(range(n), range(parts)):
+                read[s, g] += cells[s, g][:, i[s, g], j[s, g]] * weight[s, g]
+        if mask is not None:
+            read = read * mask.reshape(n, parts, 1, kh, kw, oh, ow)
+        grouped = read.reshape(n, groups, per_group, kh, kw, oh, ow)
+        y = np.einsum("ngcklij,gockl->ngoij", grouped, w.reshape(groups, out // groups, per_group, kh, kw))
+        y = y.reshape(n, out, oh, ow)
+        return (y if b is None else y + b[:, None, None],)
+
+
+SAMPLING: list[type[OpRun]] = [GridSample, AffineGrid, DeformConv]
