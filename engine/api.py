@@ -28,6 +28,7 @@ def compile(  # noqa: A001 - the name of the contract
     providers: str | Sequence[ProviderSpec] | None = None,
     threads: int = 0,
     memory_mib: float = DEFAULT_BUDGET_MIB,
+    quantisation: str = "straight_through",
     **options: Any,
 ) -> CompiledExplainer:
     """Rewrite once and open one session, for many calls.
@@ -35,7 +36,7 @@ def compile(  # noqa: A001 - the name of the contract
     Args:
         model: Path, bytes, proto or loaded model.
         method: Name from :func:`methods`.
-        output, head, wrt, layout, providers, memory_mib: See :class:`CompiledExplainer`.
+        output, head, wrt, layout, providers, memory_mib, quantisation: See :class:`CompiledExplainer`.
         threads: Threads inside an operator; 0 lets the runtime choose.
         options: The method's own.
 
@@ -50,7 +51,8 @@ def compile(  # noqa: A001 - the name of the contract
     configured = create(method, options)
     loaded = load(model, providers=providers, threads=threads)
     return CompiledExplainer(
-        loaded, configured, output=output, head=head, wrt=wrt, layout=layout, providers=providers, memory_mib=memory_mib
+        loaded, configured, output=output, head=head, wrt=wrt, layout=layout, providers=providers, memory_mib=memory_mib,
+        quantisation=quantisation,
     )
 
 
@@ -67,6 +69,7 @@ def explain(
     providers: str | Sequence[ProviderSpec] | None = None,
     threads: int = 0,
     memory_mib: float = DEFAULT_BUDGET_MIB,
+    quantisation: str = "straight_through",
     seed: int = 0,
     strict: bool = False,
     **options: Any,
@@ -80,14 +83,14 @@ def explain(
             largest element of each sample's output.
         seed: Of random draws.
         strict: Raise when the result does not prove itself.
-        method, output, head, wrt, layout, providers, threads, memory_mib, options: See :func:`compile`.
+        method, output, head, wrt, layout, providers, threads, memory_mib, quantisation, options: See :func:`compile`.
 
     Raises:
         As :func:`compile` and :meth:`CompiledExplainer.__call__`.
     """
     explainer = compile(
         model, method=method, output=output, head=head, wrt=wrt, layout=layout, providers=providers, threads=threads,
-        memory_mib=memory_mib, **options,
+        memory_mib=memory_mib, quantisation=quantisation, **options,
     )  # fmt: skip
     return explainer(x, target=target, seed=seed, strict=strict)
 

@@ -14,6 +14,8 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import InputError, OptionError, SessionError, TargetError
 from onnxplain.engine.explanation import Array, Explanation
+from onnxplain.engine.graph.passes.dequantize import is_quantised
+from onnxplain.engine.graph.shadow import QUANTISATIONS
 from onnxplain.engine.graph.shapes import Dims, dims, is_float
 from onnxplain.engine.heads import HEADS, Head, trailing_activation
 from onnxplain.engine.inputs import validate_feeds
@@ -21,11 +23,15 @@ from onnxplain.engine.loading import Model
 from onnxplain.engine.method import Method, Parts, Plan, Run, Subject
 from onnxplain.engine.places import input_labels
 from onnxplain.engine.rewrite import COTANGENT, SCORE, TARGET, Rewriter, TargetKind
+from onnxplain.engine.session.agreement import agreement, widened
 from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB, BatchRunner, fixed_batch
 from onnxplain.engine.session.providers import ProviderSpec
 from onnxplain.engine.session.runtime import versions
 from onnxplain.engine.session.session import Session
 from onnxplain.engine.targets import Target, as_target, flat_indices
+
+#: Key of the shadow's form of the explained output.
+SHADOW_OUTPUT = "shadow_output"
 
 
 @dataclass
@@ -54,6 +60,8 @@ class CompiledExplainer:
         layout: Axes of the attributed tensor: ``auto``, ``channels_first``, ``channels_last``.
         providers: Execution providers; the model handle's by default.
         memory_mib: Budget for intermediate results; batches go through in chunks that fit.
+        quantisation: How a model with quantised activations is differentiated: ``straight_through`` (rounds
+            as the model does, the gradient passes where nothing saturates) or ``float_shadow`` (no rounding).
     """
 
     def __init__(
@@ -67,7 +75,11 @@ class CompiledExplainer:
         layout: str = "auto",
         providers: str | Sequence[ProviderSpec] | None = None,
         memory_mib: float = DEFAULT_BUDGET_MIB,
+        quantisation: str = "straight_through",
     ) -> None:
+        if quantisation not in QUANTISATIONS:
+            raise OptionError(f"unknown quantisation '{quantisation}'; choose one of {', '.join(QUANTISATIONS)}")
+        self.quantisation = quantisation
         if head is not None and head not in HEADS:
             raise OptionError(f"unknown head '{head}'; choose one of {', '.join(HEADS)}")
         if not memory_mib > 0:
@@ -113,15 +125,17 @@ class CompiledExplainer:
         return self.source.folded if self.method.folds_normalization else self.source.canonical
 
     def _build(self, kind: TargetKind) -> _Program:
-        rewriter = Rewriter(self._base())
+        rewriter = Rewriter(self._base(), self.quantisation)
         names = self._subject_names(rewriter)
-        inner = [n for n in names if not rewriter.value(n).is_graph_input()]
+        inner = [n for n in names if n not in self.declared]
         prelude = self._prelude(inner) if inner and self.method.walks else None
         subjects = [self._subject(rewriter, n, n in inner, prelude is not None) for n in names]
         seed = rewriter.seed(self.output, self.head, kind)
         plan = Plan(rewriter, seed, subjects)
         self.method.build(plan)
         plan.output(SCORE, seed.score, ("N",))
+        if rewriter.shadowed:
+            plan.output(SHADOW_OUTPUT, rewriter.output_value(self.output))
         if seed.index is not None:
             plan.output("explained_index", seed.index, ("N",))
         for subject in subjects:
@@ -178,7 +192,7 @@ class CompiledExplainer:
     def _check_subject(self, name: str, value: ir.Value) -> None:
         if not is_float(value):
             raise InputError(f"'{name}' is no float tensor and cannot be attributed to; name a float one")
-        if value.const_value is not None or (value.is_graph_input() and name not in self.batched):
+        if value.const_value is not None or (name in self.declared and name not in self.batched):
             raise InputError(
                 f"'{name}' is one tensor for the whole batch and has no attribution per sample; use vjp for its gradient"
             )
@@ -192,7 +206,7 @@ class CompiledExplainer:
 
     def _prelude(self, names: Sequence[str]) -> BatchRunner:
         """What computes inner subjects from the model's inputs."""
-        rewriter = Rewriter(self._base())
+        rewriter = Rewriter(self._base(), self.quantisation)
         rewriter.graph.outputs.clear()
         for name in names:
             rewriter.graph.outputs.append(rewriter.value(name))
@@ -259,7 +273,8 @@ class CompiledExplainer:
                 f"the gradient is zero everywhere for sample(s) {zero[:10]}: the model is flat there, or saturated"
             )
         path = call.program.plan.adjoints.path if call.program.plan.adjoints is not None else None
-        quantised = path is not None and any(n.op_type == "QuantizeLinear" for n in path.nodes)
+        quantised = is_quantised(self.source.canonical)
+        notes += [call.agreement["words"]] if call.agreement else []
         output = call.program.plan.rewriter.output_value(self.output)
         return Explanation(
             attributions=parts.attributions,
@@ -268,7 +283,7 @@ class CompiledExplainer:
             target=call.target,
             target_shape=call.target_shape,
             head=self.head,
-            output=output.name or "",
+            output=call.output,
             outputs=call.own_outputs,
             method=self.method.name,
             options=self.method.options(),
@@ -277,7 +292,7 @@ class CompiledExplainer:
             terms=parts.terms,
             baseline_score=parts.baseline_score,
             residual=parts.residual,
-            quantisation="straight_through" if quantised else "none",
+            quantisation=self.quantisation if quantised else "none",
             blocked=tuple(f"{b.node} ({b.operator}): {b.remedy}" for b in path.blocked) if path is not None else (),
             notes=tuple(notes),
             signed=parts.signed,
@@ -307,6 +322,7 @@ class CompiledExplainer:
             "threads": self.source.threads,
             "memory_mib": self.memory_mib,
             "platform": platform.machine(),
+            **({"shadow": call.agreement} if call.agreement else {}),
         }
 
 
@@ -319,7 +335,7 @@ class _Call:
         self.owner = owner
         self.program = program
         self.count = count
-        self.output = program.plan.rewriter.output_value(owner.output).name or ""
+        self.output = program.plan.rewriter.own_name(program.plan.rewriter.output_value(owner.output))
         self.feeds = dict(feeds)
         self.labels = {s.name: s.labels for s in program.plan.subjects}
         rewriter = program.plan.rewriter
@@ -334,9 +350,10 @@ class _Call:
         self.own_outputs = {n: a for n, a in results.items() if n not in program.names.values()}
         self._check_target(target)
         self.subjects = {
-            s.name: self.first[f"value/{s.name}"] if f"value/{s.name}" in self.first else self.feeds[s.value.name or ""]
+            s.name: self.first[f"value/{s.name}"] if f"value/{s.name}" in self.first else widened(self.feeds[s.name])
             for s in program.plan.subjects
         }
+        self.agreement = agreement(self.own_outputs.get(self.output), self.first.get(SHADOW_OUTPUT))
 
     def _static_shape(self) -> tuple[int, ...] | None:
         known = dims(self.program.explained)
@@ -401,7 +418,7 @@ class _Call:
         for name, array in self.feeds.items():
             feeds[name] = array[samples] if name in self.program.runner.batched else array
         for subject in self.program.plan.subjects:
-            feeds[subject.value.name or ""] = points[subject.name]
+            feeds[subject.name] = points[subject.name].astype(self.feeds[subject.name].dtype, copy=False)
         if self.target is not None:
             feeds[self._added] = self.target[samples]
         fixed = fixed_batch(self.program.model, self.program.runner.batched)

@@ -19,6 +19,8 @@ from onnxplain.engine.backward import Adjoints, Lookup, backward, gradients
 from onnxplain.engine.errors import InputError, TargetError
 from onnxplain.engine.graph.builder import PREFIX, Builder
 from onnxplain.engine.graph.canonical import ir_version_for
+from onnxplain.engine.graph.passes.widen import HALVES
+from onnxplain.engine.graph.shadow import SHADOW, add_shadow
 from onnxplain.engine.graph.shapes import dims, is_float
 from onnxplain.engine.heads import Head, explained_value
 
@@ -50,10 +52,15 @@ class Rewriter:
 
     Args:
         canonical: The canonical model; it is copied, weights are shared.
+        quantisation: How quantised activations are differentiated: see :mod:`onnxplain.engine.graph.shadow`.
+
+    Attributes:
+        shadowed: Whether a float form stands beside the model's own nodes; what is found by name is its.
     """
 
-    def __init__(self, canonical: ir.Model) -> None:
+    def __init__(self, canonical: ir.Model, quantisation: str = "straight_through") -> None:
         self.model = canonical.clone()
+        self.shadowed = add_shadow(self.model, quantisation)
         self.graph = self.model.graph
         self.forward_nodes: list[ir.Node] = list(self.graph)
         self.op = Builder(self.graph)
@@ -73,7 +80,7 @@ class Rewriter:
             InputError: There is none of that name.
         """
         try:
-            return self._values[name]
+            return self._values.get(f"{SHADOW}{name}") or self._values[name]
         except KeyError:
             raise InputError(
                 f"the model has no tensor named '{name}'; "
@@ -92,13 +99,13 @@ class Rewriter:
             found = next((v for v in outputs if is_float(v)), None)
             if found is None:
                 raise TargetError(f"no output of the model is a float tensor ({names}); nothing can be differentiated")
-            return found
+            return self.value(found.name or "")
         found = next((v for v in outputs if v.name == name), None)
         if found is None:
             raise TargetError(f"the model has no output '{name}'; it has {names}")
         if not is_float(found):
             raise TargetError(f"output '{name}' is no float tensor and has no gradient; choose one of {names}")
-        return found
+        return self.value(name)
 
     # ----- what is explained ----------------------------------------------------------------------
 
@@ -129,7 +136,7 @@ class Rewriter:
             return Seed(explained, cotangent, score, None)
         target = self.add_input(TARGET, ir.DataType.INT64, ("N",))
         flat = explained if len(known or ()) == 2 else op.Flatten(explained, axis=1)
-        index = op.Where(op.Less(target, 0), op.ArgMax(flat, axis=1, keepdims=0), target)
+        index = op.Where(op.Less(target, 0), op.ArgMax(self._judged(flat, output, head), axis=1, keepdims=0), target)
         cotangent = self._one_hot(index, flat)
         if head == "margin":
             if known is not None and all(d == 1 for d in known[1:]):
@@ -144,6 +151,19 @@ class Rewriter:
             cotangent = op.Reshape(cotangent, op.Shape(explained))
         cotangent.shape = explained.shape
         return Seed(explained, cotangent, score, index)
+
+    def _judged(self, flat: ir.Value, output: str | None, head: Head) -> ir.Value:
+        """What says which element is the largest: the model's own answer, where a shadow stands beside it."""
+        if not self.shadowed:
+            return flat
+        name = self.own_name(self.output_value(output))
+        own = next(v for v in self.graph.outputs if v.name == name)
+        value = self.op.Flatten(explained_value(self.op, own, head), axis=1)
+        return self.op.Cast(value, to=ir.DataType.FLOAT.value) if own.dtype in HALVES else value
+
+    def own_name(self, value: ir.Value) -> str:
+        """The name under which the user knows a value, whose shadow it may be."""
+        return (value.name or "").removeprefix(SHADOW)
 
     def _one_hot(self, index: ir.Value, flat: ir.Value) -> ir.Value:
         op = self.op

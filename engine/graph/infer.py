@@ -6,10 +6,13 @@ such operators one after the other infers what it emitted, so that the next one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import onnx
 import onnx_ir as ir
 
-from onnxplain.engine.graph.builder import schema_of
+from onnxplain.engine.graph.builder import Builder, Operand, schema_of
 from onnxplain.engine.graph.shapes import constant, dims
 
 #: Constants above this many bytes are no sizes and are not shown to the inference.
@@ -59,3 +62,28 @@ def _type_of(value: ir.Value) -> onnx.TypeProto:
             elif d is not None:
                 dim.dim_param = d
     return proto
+
+
+class InferringBuilder(Builder):
+    """A builder that remembers what it emitted, and infers it at once."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        super().__init__(graph)
+        self.emitted: list[ir.Node] = []
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Operand],
+        outputs: int = 1,
+        domain: str = "",
+        name: str | None = None,
+        **attributes: Any,
+    ) -> list[ir.Value]:
+        """See :meth:`Builder.emit`."""
+        values = super().emit(op_type, inputs, outputs, domain, name, **attributes)
+        node = values[0].producer()
+        if node is not None:
+            infer_node(node, self.opset)
+            self.emitted.append(node)
+        return values

@@ -18,9 +18,12 @@ from onnxplain.engine.forms import indicator
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import FLOATS, rank
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient
+from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, no_gradient
 
 STRAIGHT_THROUGH = frozenset({"QuantizeLinear"})
+
+# Its integers are differentiated as QuantizeLinear's; the scale that it finds counts as a constant.
+no_gradient("DynamicQuantizeLinear", reported=False)
 
 
 def _against(op: Builder, node: Primal, index: int, like: ir.Value) -> ir.Value | None:

@@ -12,14 +12,12 @@ Types and shapes are inferred along the way, because standard inference stops at
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import onnx_ir as ir
 
 from onnxplain.engine.discover import import_submodules
 from onnxplain.engine.errors import UnsupportedNodeError
-from onnxplain.engine.graph.builder import Builder, Operand
-from onnxplain.engine.graph.infer import infer_node
+from onnxplain.engine.graph.infer import InferringBuilder, infer_node
 from onnxplain.engine.graph.passes import fused
 from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON, SPLITTERS
 from onnxplain.engine.rules.node import Primal
@@ -49,7 +47,7 @@ class SplitFusedPass(ir.passes.InPlacePass):
 
 class _Splitter:
     def __init__(self, graph: ir.Graph) -> None:
-        self.op = _Recorder(graph)
+        self.op = InferringBuilder(graph)
         self.graph, self.count = graph, 0
 
     def split(self, node: ir.Node) -> None:
@@ -74,31 +72,6 @@ class _Splitter:
         if value.producer() is None or value in node.inputs:
             return self.op.Identity(value)
         return value
-
-
-class _Recorder(Builder):
-    """A builder that remembers what it emitted, and infers it at once."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        super().__init__(graph)
-        self.emitted: list[ir.Node] = []
-
-    def emit(
-        self,
-        op_type: str,
-        inputs: Sequence[Operand],
-        outputs: int = 1,
-        domain: str = "",
-        name: str | None = None,
-        **attributes: Any,
-    ) -> list[ir.Value]:
-        """See :meth:`Builder.emit`."""
-        values = super().emit(op_type, inputs, outputs, domain, name, **attributes)
-        node = values[0].producer()
-        if node is not None:
-            infer_node(node, self.opset)
-            self.emitted.append(node)
-        return values
 
 
 def _used(value: ir.Value) -> bool:
