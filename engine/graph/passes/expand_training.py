@@ -36,7 +36,10 @@ def _expand(node: ir.Node, op: Builder) -> None:
     total = None if x is None else rank(x)
     if x is None or total is None:
         raise UnsupportedNodeError(
-            label(node), describe(node), "the rank of its operand is known only at run time", "give the model's inputs fixed ranks"
+            label(node),
+            describe(node),
+            "the rank of its operand is known only at run time",
+            "give the model's inputs fixed ranks",
         )
     axes = [i for i in range(total) if i != 1]
     shape = [1, -1, *[1] * (total - 2)]

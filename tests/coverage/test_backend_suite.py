@@ -1,0 +1,105 @@
+"""Gradients of every operator that ONNX's own suite tests, against differences of the reference evaluator.
+
+What :mod:`backend_suite` grades is held against three lists: nothing may be wrong, nothing may be refused
+that is not in ``refusals.toml`` with its reason, and the number of operators that pass in full is pinned:
+when it grows, the pin goes up with it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import onnx
+import pytest
+from backend_suite import SETTINGS, Grade, Setting, grade, samples
+from refusals import Refusal, refusals
+
+pytestmark = pytest.mark.slow
+
+#: Operators that the standard tags differentiable and that pass in full, per setting, and those without a tag.
+PINNED = {("shipped", True): 116, ("frozen", True): 116, ("shipped", False): 10, ("frozen", False): 11}
+
+#: float32 gradients of onnxruntime that are known to differ, with the reason.
+RUNTIME_DIFFERS = {
+    "test_maxunpool_export_with_output_shape": "onnxruntime places the elements otherwise when the shape is given",
+}
+
+
+@functools.cache
+def grades(operator: str) -> tuple[Grade, ...]:
+    """All tests of one operator, in both settings."""
+    return tuple(g for sample in samples()[operator] for g in grade(sample))
+
+
+@functools.cache
+def _table() -> tuple[Refusal, ...]:
+    return tuple(refusals())
+
+
+def _listed(found: Grade) -> bool:
+    return any(r.covers(found.operator, found.reason) for r in _table())
+
+
+@pytest.mark.parametrize("operator", sorted(samples()))
+def test_no_gradient_is_wrong_and_no_refusal_is_unlisted(operator: str) -> None:
+    found = grades(operator)
+    wrong = [g for g in found if g.verdict == "wrong"]
+    assert not wrong, "\n".join(f"{g.name} ({g.setting}): {g.reason}" for g in wrong)
+    unlisted = [g for g in found if g.verdict in ("refused", "blocked") and not _listed(g)]
+    assert not unlisted, "\n".join(f"{g.name} ({g.setting}): {g.reason}" for g in unlisted)
+    differs = [g for g in found if g.runtime.startswith(("differs", "assertion")) and g.name not in RUNTIME_DIFFERS]
+    assert not differs, "\n".join(f"{g.name} ({g.setting}): {g.runtime}" for g in differs)
+
+
+def _tagged(operator: str) -> bool:
+    """Whether the standard tags an input and an output of the newest form differentiable."""
+    domain, _, name = operator.rpartition("::")
+    schema = onnx.defs.get_schema(name, domain)
+    wanted = onnx.defs.OpSchema.DifferentiationCategory.Differentiable
+    return all(any(p.differentiation_category == wanted for p in part) for part in (schema.inputs, schema.outputs))
+
+
+def _standing(operator: str, setting: Setting) -> str:
+    """``full``, ``part`` or ``none`` of the tests that can be graded; empty where none can."""
+    found = [g for g in grades(operator) if g.setting == setting and g.verdict != "not gradable"]
+    chosen = [g for g in found if not g.aside] or found
+    passed = sum(g.verdict == "pass" for g in chosen)
+    if not chosen:
+        return ""
+    return "full" if passed == len(chosen) else "part" if passed else "none"
+
+
+def test_operators_that_pass_in_full_only_grow(capsys: pytest.CaptureFixture[str]) -> None:
+    counts: dict[tuple[str, bool], int] = {}
+    lines = []
+    for setting in SETTINGS:
+        for tagged in (True, False):
+            standing = {o: _standing(o, setting) for o in samples() if _tagged(o) is tagged}
+            full = counts[setting, tagged] = sum(s == "full" for s in standing.values())
+            part = sorted(o for o, s in standing.items() if s == "part")
+            none = sorted(o for o, s in standing.items() if s == "none")
+            kind = "tagged differentiable" if tagged else "without a tag"
+            lines.append(f"{setting}, {kind}: {full} in full, in part: {', '.join(part)}; not: {', '.join(none)}")
+    with capsys.disabled():
+        print("", *lines, sep="\n")  # noqa: T201 - the figure that this test is for
+    for key, pinned in PINNED.items():
+        assert counts[key] >= pinned, f"{key}: {counts[key]} operators pass in full, {pinned} did before"
+
+
+def test_every_lasting_refusal_happens() -> None:
+    said = [(g.operator, g.reason) for o in samples() for g in grades(o) if g.verdict in ("refused", "blocked")]
+    idle = [r for r in _table() if not r.pending and not r.beyond_suite and not any(r.covers(*s) for s in said)]
+    assert not idle, f"refusals.toml lists what is served: {idle}"
+
+
+def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxplain.engine.rules import load_rules
+    from onnxplain.engine.rules.table import GRADIENT, Entry
+
+    load_rules()
+    entry = GRADIENT.find("", "Tanh", 18)
+    assert entry is not None
+    scaled = Entry(lambda op, node, dy: [op.Mul(entry.rule(op, node, dy)[0], 1.001)], 1)
+    monkeypatch.setitem(GRADIENT._entries, ("", "Tanh"), [scaled])
+    (sample,) = (s for s in samples()["Tanh"] if s.name == "test_tanh")
+    assert {g.verdict for g in grade(sample, runtime=False)} == {"wrong"}
