@@ -224,12 +224,11 @@ class Upsample(_Resize):
     def _run(  # type: ignore[override]
         self, x: np.ndarray[Any, Any], scales: Any = None, mode: Any = "nearest", **_: Any
     ) -> tuple[np.ndarray[Any, Any]]:
-        result = super()._run(
+        return super()._run(  # type: ignore[no-any-return]
             x, None, np.asarray(scales, np.float64), None, antialias=0, axes=None, cubic_coeff_a=-0.75, exclude_outside=0,
             coordinate_transformation_mode="asymmetric", extrapolation_value=0.0, keep_aspect_ratio_policy="stretch",
             mode=mode, nearest_mode="floor",
         )  # fmt: skip
-        return result  # type: ignore[no-any-return]
 
 
 class Scatter(OpRun):
