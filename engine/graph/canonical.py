@@ -17,6 +17,7 @@ import onnx_ir.passes.common as common
 from onnxplain.engine.errors import ModelFileError, OnnxplainError
 from onnxplain.engine.graph.captures import subgraphs
 from onnxplain.engine.graph.model import RUNTIME_IR, SourceModel
+from onnxplain.engine.graph.passes.cast_like import CastLikePass
 from onnxplain.engine.graph.passes.expand_functions import ExpandFunctionsPass
 from onnxplain.engine.graph.passes.expand_training import ExpandTrainingPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
@@ -48,6 +49,7 @@ def _passes(training: bool) -> list[ir.passes.PassBase]:
         RemoveIdentityPass(),
         common.RemoveUnusedNodesPass(),
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
+        CastLikePass(),
         FoldConstantsPass(),
         InlineIfPass(),
         LowerRecurrentPass(),
