@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from rule_cases import Case, case, check, normal, parametrize
 from single_node import gradient_of
-
-from onnxplain.engine.errors import UnsupportedNodeError
 
 BOXES = np.asarray([[0.13, 0.21, 4.37, 5.11], [1.23, 2.17, 3.31, 3.07], [-2.41, 1.11, 6.83, 9.29]])
 OWNERS = np.asarray([0, 1, 0], np.int64)
@@ -29,6 +26,8 @@ CASES = [
     aligned(output_height=2, output_width=3, sampling_ratio=2),
     aligned(output_height=3, output_width=2, sampling_ratio=1, spatial_scale=0.5),
     aligned(output_height=2, output_width=2),
+    aligned(output_height=2, output_width=3, sampling_ratio=2, mode="max"),
+    aligned(output_height=2, output_width=2, mode="max", coordinate_transformation_mode="output_half_pixel"),
     aligned(output_height=2, output_width=2, coordinate_transformation_mode="output_half_pixel"),
 ]
 
@@ -49,9 +48,3 @@ def test_the_old_form_has_the_old_coordinates() -> None:
         "RoiAlign", arrays, ["x"], ["rois", "i"], cotangent, opset=16, coordinate_transformation_mode=mode, **options
     )["x"]
     np.testing.assert_array_equal(old, new)
-
-
-def test_maxima_are_refused() -> None:
-    arrays = {"x": np.ones((1, 1, 4, 4), np.float32), "rois": np.asarray([[0, 0, 3, 3]], np.float32), "i": np.zeros(1, np.int64)}
-    with pytest.raises(UnsupportedNodeError, match="mode 'max'"):
-        gradient_of("RoiAlign", arrays, ["x"], ["rois", "i"], mode="max")
