@@ -14,12 +14,15 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.backward import Adjoints
+from onnxplain.engine.backward import Adjoints, Lookup, gradients
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual, Terms
 from onnxplain.engine.places import Labels, spatial_axes
 from onnxplain.engine.registry import Registry
 from onnxplain.engine.rewrite import Rewriter, Seed
+
+#: Host memory for points that wait for their turn (interpolated, noisy or occluded inputs).
+STAGING_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,14 @@ class Plan:
         """Return ``value`` from the graph; the method finds it under ``key``."""
         self.names[key] = self.rewriter.add_output(key, value, shape)
 
-    def gradients(self) -> dict[str, ir.Value]:
-        """Gradient of the score per subject; zero where no path leads to one of several subjects."""
+    def gradients(self, lookup: Lookup = gradients) -> dict[str, ir.Value]:
+        """Gradient of the score per subject; zero where no path leads to one of several subjects.
+
+        Args:
+            lookup: The rules of the walk; plain gradients by default. The first call decides.
+        """
         if self.adjoints is None:
-            self.adjoints = self.rewriter.backward(self.seed, [s.value for s in self.subjects])
+            self.adjoints = self.rewriter.backward(self.seed, [s.value for s in self.subjects], lookup)
         found = {}
         for subject in self.subjects:
             adjoint = self.adjoints.of.get(subject.value)

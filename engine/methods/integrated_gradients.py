@@ -9,12 +9,9 @@ import numpy as np
 from onnxplain.engine.baselines import make_baselines
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual
-from onnxplain.engine.method import Method, Parts, Plan, Run, choose, method, reduce_channels
+from onnxplain.engine.method import STAGING_BYTES, Method, Parts, Plan, Run, choose, method, reduce_channels
 from onnxplain.engine.methods.gradient import REDUCTIONS
 from onnxplain.engine.quadrature import RULES, quadrature
-
-#: Host memory for interpolated points that wait for their turn.
-STAGING_BYTES = 1 << 27
 
 
 @method("integrated_gradients")
