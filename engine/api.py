@@ -116,14 +116,17 @@ def _default(field: Any) -> Any:
 def operators() -> list[dict[str, Any]]:
     """All operators that are known, as data: domain, name, and what is known of each.
 
-    ``gradient`` is ``rule``, or ``zero`` where the derivative is zero everywhere it exists; ``bias`` says
-    whether full-gradient terms are defined.
+    ``gradient`` is ``rule``, ``body`` where the standard's function body is differentiated instead, or ``zero``
+    where the derivative is zero everywhere it exists; ``bias`` says whether full-gradient terms are defined.
     """
+    from onnxplain.engine.graph.passes.expand_functions import EXPANDED
+
     load_rules()
     found = {key: {"gradient": "rule", "bias": False, "remedy": ""} for key in GRADIENT.operators()}
     for key in BIAS.operators():
         if key in found:
             found[key]["bias"] = True
+    found |= {key: {"gradient": "body", "bias": True, "remedy": ""} for key in EXPANDED}
     for key, flat in FLAT.items():
         found[key] = {"gradient": "zero", "bias": False, "remedy": flat.remedy}
     return [

@@ -12,6 +12,7 @@ from tiny_models import fullgrad_net
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import jsonable
+from onnxplain.engine.graph.passes.expand_functions import EXPANDED
 from onnxplain.engine.rules.table import FLAT, GRADIENT
 
 
@@ -43,9 +44,10 @@ def test_operators_are_plain_data() -> None:
     found = ox.operators()
     names = [(o["domain"], o["operator"]) for o in found]
     assert len(set(names)) == len(names)
-    assert set(names) == {(d or "ai.onnx", n) for d, n in (*GRADIENT.operators(), *FLAT)}
+    assert set(names) == {(d or "ai.onnx", n) for d, n in (*GRADIENT.operators(), *FLAT, *EXPANDED)}
     by_name = {o["operator"]: o for o in found if o["domain"] == "ai.onnx"}
     assert by_name["Conv"] == {"domain": "ai.onnx", "operator": "Conv", "gradient": "rule", "bias": True, "remedy": ""}
+    assert by_name["Attention"]["gradient"] == "body"
     assert by_name["Round"]["gradient"] == "zero"
     assert by_name["Round"]["remedy"]
     assert by_name["Shape"] == {
