@@ -1,7 +1,7 @@
 """Evaluates what does not depend on any input, sizes above all; weights stay as they are.
 
-1. A node whose inputs are all small constants -> its result (at most `LIMIT` bytes, so that a dequantised
-   or transposed weight is not copied into the file).
+1. A node of :data:`_EVALUATED` whose inputs are all small constants -> its result (at most `LIMIT` bytes, so that a
+   transposed weight is not copied into the file, and a damaged one cannot ask for terabytes).
 2. ``Shape(x)`` and ``Size(x)`` with known sizes, and integer arithmetic on partly known sizes (Gather, Slice,
    Concat, Cast, Squeeze, Unsqueeze, Reshape, Add, Sub, Mul, Div) -> the numbers, where they are known.
 3. Reshape, Expand, ConstantOfShape and Resize by partly known sizes -> their output shape, symbols kept.
@@ -30,12 +30,16 @@ from onnxplain.engine.graph.shapes import Dim, constant, dims, rank, set_dims, s
 #: Results above this many bytes are left to the runtime.
 LIMIT = 1 << 16
 
-_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-#: Operators that `onnx.reference` computes wrongly in some form; the session's evaluator corrects them.
-_UNTRUSTED = frozenset(
-    {"AveragePool", "Conv", "ConvTranspose", "Erf", "GatherElements", "Gelu", "GlobalMaxPool", "GroupNormalization", "LRN"}
-    | {"LayerNormalization", "LpNormalization", "MaxPool", "MeanVarianceNormalization", "OneHot", "Pad", "RMSNormalization"}
-    | {"InstanceNormalization", "Resize"}
+#: What is evaluated: sizes are put together from these, and tables of constants. Others are left to the runtime,
+#: because `onnx.reference` gets some of their forms wrong.
+_EVALUATED = frozenset(
+    {"Shape", "Size", "Gather", "GatherND", "Slice", "Concat", "Cast", "CastLike", "Squeeze", "Unsqueeze", "Reshape"}
+    | {"Flatten", "Transpose", "Identity", "Expand", "Tile", "Range", "ConstantOfShape", "EyeLike", "Trilu", "NonZero"}
+    | {"Add", "Sub", "Mul", "Div", "Mod", "Pow", "Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Sin", "Cos"}
+    | {"Floor", "Ceil", "Round", "Sign", "Max", "Min", "Sum", "Mean", "Clip", "Relu", "Sigmoid", "Tanh", "MatMul"}
+    | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "Where", "IsNaN", "IsInf"}
+    | {"ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin", "ReduceMean", "ArgMax", "ArgMin", "CumSum"}
+    | {"ScatterND", "ScatterElements", "Compress", "OptionalHasElement"}
 )
 #: Operators whose result has no more elements than what they read, whatever its shape turns out to be.
 _NEVER_LARGER = {"NonZero", "Compress", "Unique", "Slice", "Squeeze", "Reshape", "Identity", "Cast", "Shape", "Size"}
@@ -67,7 +71,7 @@ class _Folder:
         for graph in subgraphs(node):
             for inner in list(graph):
                 self.visit(inner)
-        if node.domain != "" or node.op_type in _CONTROL or node.op_type in _RANDOM:
+        if node.domain != "" or node.op_type in _CONTROL:
             return
         if any(x in self.dirty for x in node.inputs if x is not None):
             self._infer(node)
@@ -94,7 +98,7 @@ class _Folder:
             return False
         if not node.inputs or any(v is not None and v.nbytes > LIMIT for v in values) or len(node.outputs) != 1:
             return False
-        if node.op_type in _UNTRUSTED or not self._is_small(node):
+        if node.op_type not in _EVALUATED or not self._is_small(node):
             return False
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
