@@ -62,6 +62,7 @@ def explain(
     channel_order: o.ChannelOrder = None,
     key: Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which array of an .npz to take.")] = None,
     rows: Annotated[str | None, typer.Option("--rows", metavar="ROWS", help="Rows of arrays: 3, 0:8 or 0,5,7.")] = None,
+    quantisation: o.Quantisation = None,
     provider: o.Provider = None,
     threads: o.Threads = 0,
     memory: o.Memory = None,
@@ -92,7 +93,8 @@ def explain(
     from onnxplain.cli.outputs import destinations
 
     names = list(dict.fromkeys(method or ["fullgrad"]))
-    how = {"output": output, "head": head, "wrt": wrt or None, "seed": seed}
+    how: dict[str, Any] = {} if quantisation is None else {"quantisation": quantisation}
+    how |= {"output": output, "head": head, "wrt": wrt or None, "seed": seed}
     knobs = {"size": size, "mean": mean, "std": std, "scale": scale, "layout": layout, "channel_order": channel_order}
     request = Request(
         model=model, inputs=inputs, methods=options_of(option or [], names), target=target, preset=preprocess,

@@ -40,6 +40,15 @@ Wrt = Annotated[
     typer.Option("--wrt", metavar="NAME", help="Tensor to attribute to; the float inputs. May be repeated."),
 ]
 
+Quantisation = Annotated[
+    str | None,
+    typer.Option(
+        "--quantisation",
+        metavar="HOW",
+        rich_help_panel=_RUN,
+        help="Models in int8: straight_through (the default) or float_shadow (no rounding).",
+    ),
+]
 Provider = Annotated[
     str | None,
     typer.Option(

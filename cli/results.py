@@ -296,10 +296,16 @@ def all_notes(results: Results) -> list[str]:
         for explanation in column.parts:
             found += [explanation.head_note] if explanation.head_note else []
             if explanation.quantisation != "none":
-                found.append("the model is quantised; gradients pass its rounding straight through")
+                found.append(_QUANTISED[explanation.quantisation])
             found += [f"the gradient ends at {blocked}" for blocked in explanation.blocked]
             found += [prefix + note for note in explanation.notes]
     return list(dict.fromkeys(found))
+
+
+_QUANTISED = {
+    "straight_through": "the model is quantised; gradients pass its rounding straight through",
+    "float_shadow": "the model is quantised; its float form without rounding was explained",
+}
 
 
 # ------------------------------------------------------------------------------------------------ JSON
@@ -317,6 +323,7 @@ def document(results: Results, *, timing: bool) -> dict[str, Any]:
             "options": jsonable(first.options),
             "seed": first.seed,
             "head": first.head,
+            "quantisation": first.quantisation,
             "output": first.output,
             "ok": column.ok,
             "provenance": jsonable(first.provenance),

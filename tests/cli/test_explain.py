@@ -292,3 +292,15 @@ def test_pictures_of_unequal_size(tmp_path: Path) -> None:
     together = ["-p", "unit", "--size", "6", "-o", tmp_path / "r.npz", "-q", "--threads", 1]
     assert call("explain", model, *pictures, *together).exit_code == 0
     assert len(Explanation.load(tmp_path / "r.npz")) == 3
+
+
+@pytest.mark.parametrize("how", ["straight_through", "float_shadow"])
+def test_treatment_of_an_int8_model_is_chosen_and_printed(tmp_path: Path, how: str) -> None:
+    from tiny_models import model, node
+
+    nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), node("MatMul", "d w", "y")]
+    weights = {"s": np.array(0.1), "z": np.array(0, np.int8), "w": np.eye(3)}
+    path = saved(model(nodes, {"x": ["N", 3]}, {"y": ["N", 3]}, weights), tmp_path / "int8.onnx")
+    rows = array(tmp_path / "x.npy", np.array([[0.11, 0.52, -0.3]], np.float32))
+    assert document(path, rows, "--quantisation", how)["methods"][0]["quantisation"] == how
+    assert "straight_through, float_shadow" in refused("explain", path, rows, "--quantisation", "int4")
