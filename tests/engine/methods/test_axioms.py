@@ -195,18 +195,31 @@ def nets() -> dict[str, tuple[onnx.ModelProto, Array]]:
     return {"pictures": (proto, pictures), "rows": (mlp(), X[:4].astype(np.float32))}
 
 
+def pairs() -> list[tuple[str, str]]:
+    """Methods and nets; those that draw feature maps refuse rows."""
+    found = []
+    for method in METHODS:
+        for net, (proto, _) in nets().items():
+            try:
+                ox.compile(proto, method=method, threads=1)
+            except OptionError:
+                assert net == "rows", f"{method} has to take the small convolutional net"
+                continue
+            found.append((method, net))
+    return found
+
+
 def assert_same(found: ox.Explanation, wanted: ox.Explanation, rows: slice) -> None:
-    pairs = [(found.attributions["x"], wanted.attributions["x"][rows])] if "x" in found.attributions else []
+    arrays = [(found.attributions["x"], wanted.attributions["x"][rows])] if "x" in found.attributions else []
     if found.saliency is not None and wanted.saliency is not None:
-        pairs.append((found.saliency, wanted.saliency[rows]))
-    assert pairs
-    for a, b in pairs:
+        arrays.append((found.saliency, wanted.saliency[rows]))
+    assert arrays
+    for a, b in arrays:
         # 1e-4 of the largest: a rescaled map divides by differences of sums, which magnifies rounding.
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max() + 1e-12)
 
 
-@pytest.mark.parametrize("net", ["pictures", "rows"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "net"), pairs())
 def test_a_batch_is_its_samples_one_by_one(method: str, net: str) -> None:
     """Methods that draw at random number their draws by the place in the batch: there, the first samples."""
     proto, x = nets()[net]
@@ -220,8 +233,7 @@ def test_a_batch_is_its_samples_one_by_one(method: str, net: str) -> None:
             assert_same(explainer(x[n : n + 1], seed=1), whole, slice(n, n + 1))
 
 
-@pytest.mark.parametrize("net", ["pictures", "rows"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "net"), pairs())
 def test_chunks_change_nothing(method: str, net: str) -> None:
     """A budget that lets one sample through at a time, against all at once."""
     proto, x = nets()[net]

@@ -1,0 +1,36 @@
+"""HiResCAM: feature maps times their gradient, place by place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.method import method
+from onnxplain.engine.methods.cam_family import ClassActivationMap, handled
+
+
+@method("hirescam")
+class HiResCAM(ClassActivationMap):
+    """``relu(sum_k G^k A^k)`` at one layer, upsampled; exact where the net is linear behind the layer.
+
+    Args:
+        layer: Name of the tensor or node; by default the last feature map before the places are lost.
+        sign: What becomes of the gradient first: ``signed``, ``pos``, ``neg`` or ``abs``.
+        relu: Whether negative places of the map are set to zero.
+        align_corners: How the map is upsampled.
+    """
+
+    summary: ClassVar[str] = "feature maps times their gradient, place by place"
+    source: ClassVar[str] = "Draelos and Carin 2020, arXiv 2011.08891"
+
+    layer: str = ""
+    sign: str = "signed"
+    relu: bool = True
+    align_corners: bool = True
+
+    def weigh(self, op: Builder, a: ir.Value, g: ir.Value, places: Sequence[int]) -> ir.Value:
+        """G A."""
+        return op.Mul(handled(op, g, self.sign), a)
