@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnxplain.engine.broadcast import unbroadcast
 from onnxplain.engine.errors import BlockedGradientError, UnsupportedNodeError
 from onnxplain.engine.graph.builder import PREFIX, Builder
+from onnxplain.engine.graph.captures import operands, subgraphs
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON, known_operators
 from onnxplain.engine.graph.shapes import is_float
@@ -72,41 +73,12 @@ class Adjoints:
     obstacles: list[UnsupportedNodeError] = field(default_factory=list)
 
 
-def operands(node: ir.Node) -> list[ir.Value]:
-    """All values that a node reads, those that its subgraphs capture included."""
-    values = [x for x in node.inputs if x is not None]
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            values += _captured(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            values += [v for graph in attribute.as_graphs() for v in _captured(graph)]
-    return values
-
-
-def _captured(graph: ir.Graph) -> list[ir.Value]:
-    own = {*graph.inputs, *graph.initializers.values()}
-    read: list[ir.Value] = []
-    for node in graph:
-        read += operands(node)
-        own.update(node.outputs)
-    return [v for v in (*read, *graph.outputs) if v not in own]
-
-
 def find_path(nodes: Sequence[ir.Node], wanted: Iterable[ir.Value], seeded: Iterable[ir.Value]) -> Path:
     """Forward from the wanted values, backward from the seeded ones."""
     load_rules()
     active = set(wanted)
-    ends: list[ir.Node] = []
-    entered: set[ir.Node] = set()
-    for node in nodes:
-        if not any(x in active for x in operands(node)):
-            continue
-        entered.add(node)
-        flat = FLAT.get((node.domain, node.op_type))
-        results = [] if flat is not None else [y for y in node.outputs if carries_adjoint(y, node)]
-        active.update(results)
-        if not results and (flat.reported if flat is not None else True):
-            ends.append(node)
+    ends: list[_End] = []
+    entered = _spread(nodes, active, ends)
     needed, reached = set(seeded), set(seeded)
     on_path: list[ir.Node] = []
     for node in reversed(nodes):
@@ -117,8 +89,72 @@ def find_path(nodes: Sequence[ir.Node], wanted: Iterable[ir.Value], seeded: Iter
         if node in entered and any(y in reached and y in active for y in node.outputs):
             reached.update(operands(node))
             on_path.append(node)
-    blocked = [Blocked(label(n), describe(n), _remedy(n)) for n in ends if any(y in needed for y in n.outputs)]
+    found = dict.fromkeys(n for n, outermost in ends if any(y in needed for y in outermost.outputs))
+    blocked = [Blocked(label(n), describe(n), _remedy(n)) for n in found]
     return Path(active, on_path[::-1], blocked)
+
+
+#: A node where the gradient ends, and the node of the outermost graph that it lies in.
+_End = tuple[ir.Node, ir.Node]
+
+
+def _spread(nodes: Iterable[ir.Node], active: set[ir.Value], ends: list[_End]) -> set[ir.Node]:
+    """Mark what depends on active values; gives the nodes that have an active operand."""
+    entered: set[ir.Node] = set()
+    for node in nodes:
+        if not any(x in active for x in operands(node)):
+            continue
+        entered.add(node)
+        flat = FLAT.get((node.domain, node.op_type))
+        if flat is None and node.domain == "" and node.op_type in _FLOWS:
+            inner: list[_End] = []
+            active.update(_FLOWS[node.op_type](node, active, inner))
+            ends += [(end, node) for end, _ in inner]
+            continue
+        results = [] if flat is not None else [y for y in node.outputs if carries_adjoint(y, node)]
+        active.update(results)
+        if not results and (flat.reported if flat is not None else True):
+            ends.append((node, node))
+    return entered
+
+
+def _through_branches(node: ir.Node, active: set[ir.Value], ends: list[_End]) -> list[ir.Value]:
+    """Results of an If that depend on active values in one of the branches."""
+    graphs = list(subgraphs(node))
+    for graph in graphs:
+        _spread(graph, active, ends)
+    return [y for i, y in enumerate(node.outputs) if any(i < len(g.outputs) and g.outputs[i] in active for g in graphs)]
+
+
+def _through_steps(first: int) -> Callable[[ir.Node, set[ir.Value], list[_End]], list[ir.Value]]:
+    """The same for a body that runs again and again; its states begin at input ``first``."""
+
+    def through(node: ir.Node, active: set[ir.Value], ends: list[_End]) -> list[ir.Value]:
+        body = next(subgraphs(node))
+        after = list(body.outputs)[1 if first else 0 :]
+        scanned = node.attributes.get("num_scan_inputs")
+        states = len(node.inputs) - first - (scanned.as_int() if scanned is not None else 0)
+        given = zip(list(node.inputs)[first:], list(body.inputs)[first:], strict=False)
+        active.update(inside for x, inside in given if x is not None and x in active)
+        while True:
+            found: list[_End] = []
+            _spread(body, active, found)
+            again = zip(list(body.inputs)[first : first + states], after, strict=False)
+            more = {before for before, now in again if now in active and before not in active}
+            if not more:
+                break
+            active.update(more)
+        ends += found
+        # A state that runs no step is the initial one.
+        ends_active = [v in active for v in after]
+        ends_active[:states] = [v in active for v in list(body.inputs)[first : first + states]]
+        return [y for y, is_active in zip(node.outputs, ends_active, strict=False) if is_active]
+
+    return through
+
+
+#: Nodes with graphs inside: which of their results depend on active values.
+_FLOWS = {"If": _through_branches, "Scan": _through_steps(0), "Loop": _through_steps(2)}
 
 
 def carries_adjoint(value: ir.Value, node: ir.Node) -> bool:
@@ -206,7 +242,7 @@ class _Walk:
         return self.result.of[value]
 
     def visit(self, node: ir.Node) -> None:
-        primal = Primal(node, self.result.path.active)
+        primal = Primal(node, self.result.path.active, self.inside)
         dy = [self.adjoint(y) if y in self.result.path.active else None for y in node.outputs]
         if all(d is None for d in dy):
             return
@@ -218,6 +254,12 @@ class _Walk:
                 raise
             self.result.obstacles.append(error)
             self._pretend(primal)
+
+    def inside(
+        self, op: Builder, nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wanted: Sequence[ir.Value]
+    ) -> dict[ir.Value, ir.Value]:
+        """The same walk over nodes inside one of the visited nodes."""
+        return backward(op, nodes, seeds, wanted, self.lookup).of
 
     def _apply(self, node: Primal, dy: list[ir.Value | None]) -> None:
         entry = self.lookup(node, self.op.opset)

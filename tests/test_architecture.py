@@ -14,7 +14,7 @@ FOLDERS = ("engine", "exporters", "models", "cli")
 #: Layers in order. A module may import, at module level, from its own line and from lines above it.
 ORDER = (
     ("engine.errors", "engine.discover"),
-    ("engine.registry", "engine.resize", "engine.quadrature", "engine.targets", "models"),
+    ("engine.registry", "engine.noise", "engine.resize", "engine.quadrature", "engine.targets", "models"),
     ("engine.pictures", "engine.preprocessing", "engine.inputs", "engine.cards"),
     ("engine.graph", "engine.rules.node"),
     ("engine.layout", "engine.broadcast", "engine.forms", "engine.places", "engine.subgraphs"),

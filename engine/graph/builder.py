@@ -64,12 +64,14 @@ _DTYPE_BY_NAME = {
 
 
 def names_of(graph: ir.Graph) -> set[str]:
-    """Names of all values of the graph and of the graphs inside it."""
+    """Names of all values and nodes of the graph and of the graphs inside it."""
     taken: set[str] = set()
     for inner in (graph, *graph.subgraphs()):
         taken.update(v.name for v in (*inner.inputs, *inner.initializers.values()) if v.name)
     for node in graph.all_nodes():
         taken.update(v.name for v in node.outputs if v.name)
+        if node.name:
+            taken.add(node.name)
     return taken
 
 

@@ -23,6 +23,7 @@ from onnxplain.engine.graph.passes.expand_training import ExpandTrainingPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
 from onnxplain.engine.graph.passes.inline_if import InlineIfPass
+from onnxplain.engine.graph.passes.loop_states import LoopStatesPass
 from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
 from onnxplain.engine.graph.passes.remove_dropout import RefuseTrainingPass, RemoveDropoutPass
 from onnxplain.engine.graph.passes.remove_identity import OwnOutputsPass, RemoveIdentityPass
@@ -53,6 +54,7 @@ def _passes(training: bool) -> list[ir.passes.PassBase]:
         FoldConstantsPass(),
         InlineIfPass(),
         LowerRecurrentPass(),
+        LoopStatesPass(),
         ExplicitPadsPass(),
         OwnOutputsPass(),
         common.LiftSubgraphInitializersToMainGraphPass(),

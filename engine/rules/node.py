@@ -5,6 +5,7 @@ A rule never touches the graph object behind it, so it cannot depend on how grap
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -13,26 +14,39 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph import shapes
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.captures import captured
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.shapes import Dims
+
+#: A reverse walk: builder, nodes, seeds, wanted values -> adjoint per value.
+Walk = Callable[[Builder, Sequence[ir.Node], Mapping[ir.Value, ir.Value], Sequence[ir.Value]], dict[ir.Value, ir.Value]]
+
+
+def no_walk(*_: Any) -> dict[ir.Value, ir.Value]:
+    """In the place of a walk where no rule goes on inside a node's graphs."""
+    raise AssertionError("this node was not visited by a walk")
 
 
 class Primal:
     """One forward node.
 
     Attributes:
-        inputs: Operands in the operator's order; None where an optional one is left out.
+        inputs: Operands in the operator's order, None where an optional one is left out; after them the
+            values of outer graphs that the node's own graphs (branches, bodies) read.
         outputs: Results in the operator's order.
         op_type, domain, name: As in the file; ``name`` falls back to the first output's.
+        walk: The reverse walk that asked, for rules that go on inside the node's graphs.
     """
 
-    __slots__ = ("_active", "inputs", "ir", "name", "op_type", "outputs")
+    __slots__ = ("_active", "inputs", "ir", "name", "op_type", "outputs", "walk")
 
-    def __init__(self, node: ir.Node, active: AbstractSet[ir.Value]) -> None:
+    def __init__(self, node: ir.Node, active: AbstractSet[ir.Value], walk: Walk = no_walk) -> None:
         self.ir = node
         self.op_type = node.op_type
         self.name = label(node)
-        self.inputs = tuple(node.inputs)
+        self.inputs = (*node.inputs, *captured(node))
+        self.walk = walk
         self.outputs = tuple(node.outputs)
         self._active = active
 
@@ -61,6 +75,10 @@ class Primal:
         """Whether the operand depends, differentiably, on what is differentiated."""
         value = self.optional(index)
         return value is not None and value in self._active
+
+    def is_active(self, value: ir.Value) -> bool:
+        """The same for any value, those inside the node's graphs included."""
+        return value in self._active
 
     def active_count(self) -> int:
         """Number of operands that are active."""

@@ -14,6 +14,8 @@ class _WithBody(OpRun):
     """A node that runs the graph inside it once per step."""
 
     op_domain = ""
+    body: Any
+    _run_body: Any
 
     def need_context(self) -> bool:
         """The body may read any value of the graphs around it."""
@@ -27,7 +29,7 @@ class _WithBody(OpRun):
 class Scan(_WithBody):
     """The evaluator refuses other axes than 0, reversed directions, and no steps at all."""
 
-    def _run(  # type: ignore[override]
+    def _run(
         self,
         *args: Array,
         context: Any = None,
@@ -64,7 +66,7 @@ def _at(numbers: Any, index: int) -> int:
 class Loop(_WithBody):
     """The evaluator joins scan outputs along their own first axis, and runs no step where the condition is left out."""
 
-    def _run(  # type: ignore[override]
+    def _run(
         self, trips: Any, condition: Any, *states: Any, context: Any = None, bindings: Any = None, **ignored: Any
     ) -> tuple[Any, ...]:
         now, count = list(states), len(states)

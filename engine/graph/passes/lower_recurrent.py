@@ -17,6 +17,7 @@ zeros, which is the same as running it over its own length only, in both directi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common
@@ -67,6 +68,9 @@ class _Lowering:
         x, recurrence = self._input(0), self._input(2)
         if x is None or recurrence is None:
             raise self._unsupported("an operand is missing", "the model is malformed; check it with onnx.checker")
+        if dims(x) is None and not x.is_graph_input():
+            # Behind a branch that squeezes at run time nothing is inferred, but the operator allows three axes only.
+            set_dims(x, [None, None, None])
         self.x = self.op.Transpose(x, perm=[1, 0, 2]) if self.batch_first else x
         self.dtype = x.dtype or ir.DataType.FLOAT
         known, size = dims(x), (dims(recurrence) or (None,))[-1]
@@ -79,7 +83,7 @@ class _Lowering:
 
     # ----- operands ------------------------------------------------------------------------------
 
-    def _attribute(self, name: str, default: object) -> object:
+    def _attribute(self, name: str, default: Any) -> Any:
         attribute = self.node.attributes.get(name)
         return default if attribute is None else attribute.value
 
@@ -128,7 +132,7 @@ class _Lowering:
             activations=self._activations(d),
             hidden=self.hidden,
             recurrence=recurrence,
-            clip=None if not clip else float(clip),  # type: ignore[arg-type]
+            clip=None if not clip else float(clip),
             peephole=self._of_direction(7, d) if self.node.op_type == "LSTM" else None,
             coupled=bool(self._attribute("input_forget", 0)),
             reset_after=bool(self._attribute("linear_before_reset", 0)),
@@ -141,8 +145,8 @@ class _Lowering:
     def _activations(self, d: int) -> list[Activation]:
         names = self._attribute("activations", None)
         scales = (self._attribute("activation_alpha", None), self._attribute("activation_beta", None))
-        listed = [n.decode() if isinstance(n, bytes) else str(n) for n in names] if names else []  # type: ignore[attr-defined]
-        alpha, beta = ([float(v) for v in s] if s else [] for s in scales)  # type: ignore[attr-defined]
+        listed = [n.decode() if isinstance(n, bytes) else str(n) for n in names] if names else []
+        alpha, beta = ([float(v) for v in s] if s else [] for s in scales)
         every = activations_of(listed or list(self.kind.default) * len(self.directions), alpha, beta, self._unsupported)
         count = len(self.kind.default)
         return every[d * count : (d + 1) * count]

@@ -72,10 +72,11 @@ def test_an_lstm_in_a_branch_is_lowered() -> None:
         helper.make_node("Greater", ["s", "zero"], ["c"]),
         helper.make_node("If", ["c"], ["Y"], then_branch=then, else_branch=other),
     ]
-    constants = [*inner.initializer, *(onnx.numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in [("zero", 0.0), ("Y_", 1.0)])]
+    scalars = [onnx.numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in [("zero", 0.0), ("Y_", 1.0)]]
     # The branch's own result has another name than the If's.
     then.node[0].output[0] = then.output[0].name = "inner_Y"
-    graph = helper.make_graph(nodes, "g", list(inner.input), [helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)], constants)
+    result = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", list(inner.input), [result], [*inner.initializer, *scalars])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     lowered = canonicalise(read_model(proto))
     assert "LSTM" not in operators(lowered)
