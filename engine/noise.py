@@ -1,0 +1,59 @@
+"""Noisy copies of an input, in blocks that fit into memory.
+
+A draw is keyed by (seed, sample, draw, input), so neither the size of a batch nor how it is cut changes
+one; its width follows each sample's own range, so no sample's noise depends on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def widths(x: Array, spread: float) -> Array:
+    """Standard deviation of the noise per sample, ``[N]``: ``spread * (max - min)`` of the sample."""
+    flat = x.reshape(len(x), -1)
+    return np.asarray(spread * (flat.max(axis=1) - flat.min(axis=1)), dtype=np.float64)
+
+
+def noisy_blocks(
+    x: Mapping[str, Array], draws: int, spread: float, seed: int, budget: int
+) -> Iterator[tuple[dict[str, Array], Array]]:
+    """Gaussian copies of every sample, in blocks of at most ``budget`` bytes (at least one copy each).
+
+    Args:
+        x: Array per input, ``[N, ...]``.
+        draws: Copies per sample.
+        spread: Standard deviation as a share of the sample's range.
+        seed: Of the draws.
+        budget: Bytes of noisy copies at a time.
+
+    Yields:
+        Noisy arrays ``[B, ...]`` per input, and the sample ``[B]`` that each copy belongs to.
+    """
+    count = len(next(iter(x.values())))
+    deviation = {name: widths(array, spread) for name, array in x.items()}
+    one = sum(array[:1].nbytes for array in x.values())
+    block = max(1, budget // max(1, one))
+    for first in range(0, count * draws, block):
+        numbers = np.arange(first, min(first + block, count * draws))
+        # Draw by draw, so that the samples of a block are as different as they can be.
+        samples, turns = numbers % count, numbers // count
+        places = {}
+        for index, (name, array) in enumerate(x.items()):
+            rows = []
+            for sample, turn in zip(samples, turns, strict=True):
+                rng = np.random.default_rng([seed, int(sample), int(turn), index])
+                noise = rng.standard_normal(array.shape[1:]) * deviation[name][sample]
+                rows.append((array[sample] + noise).astype(array.dtype))
+            places[name] = np.stack(rows)
+        yield places, samples
+
+
+def add_by_sample(total: Array, samples: Array, values: Array) -> None:
+    """Add each row of ``values`` to the row of its sample, in float64."""
+    np.add.at(total, samples, values.astype(np.float64))
