@@ -1,47 +1,46 @@
-"""Identity is gone, except where a graph's interface needs it."""
+"""Identity: gone inside graphs, kept where a graph's interface needs it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
-import pytest
-from canonical_run import numbers, operators, same_outputs
-from tiny_models import model, node
+from onnx import TensorProto, helper
 
-X = numbers(2, 3)
-
-
-def net(nodes: Sequence[onnx.NodeProto], outputs: str) -> onnx.ModelProto:
-    return model(nodes, {"x": ["N", 3]}, {n: ["N", 3] for n in outputs.split()}, {"w": numbers(2, 3)})
+from onnxplain.engine.graph.canonical import canonicalise
+from onnxplain.engine.graph.model import read_model
 
 
-@pytest.mark.parametrize(
-    ("chain", "outputs", "expected"),
-    [
-        ("x>a a>b b:c", "c", ["Relu"]),
-        ("x:a a>b b>c c:y", "y", ["Relu", "Relu"]),
-        ("x:a a>b b>y", "y", ["Relu"]),
-        ("x>y", "y", ["Identity"]),
-        ("x>a a>y", "y", ["Identity"]),
-        ("x>y x>z", "y z", ["Identity", "Identity"]),
-        ("w>y", "y", ["Identity"]),
-        ("x:y y>z", "y z", ["Relu", "Identity"]),
-        ("x:a a>y a>z", "y z", ["Relu", "Identity"]),
-        ("x:a a>y a:z", "y z", ["Relu", "Relu"]),
-    ],
-)
-def test_identities(chain: str, outputs: str, expected: list[str]) -> None:
-    """``a>b`` is an Identity, ``a:b`` a Relu."""
-    nodes = []
-    for step in chain.split():
-        kind = "Identity" if ">" in step else "Relu"
-        nodes.append(node(kind, *step.replace(">", ":").split(":")))
-    assert operators(same_outputs(net(nodes, outputs), {"x": X}, 0)) == expected
+def canonical(nodes: list[onnx.NodeProto], outputs: list[str]) -> tuple[list[str], list[str | None]]:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = canonicalise(read_model(proto))
+    return [n.op_type for n in model.graph], [v.name for v in model.graph.outputs]
 
 
-def test_an_output_that_is_an_input() -> None:
-    """The graph returns what it is fed, without any node between."""
-    proto = net([node("Relu", "x", "y")], "y x")
-    canonical = same_outputs(proto, {"x": X}, 0)
-    assert [v.name for v in canonical.graph.outputs] == ["y", "x"]
+def test_inside_a_graph_it_goes() -> None:
+    chain = [("Identity", "x", "a"), ("Identity", "a", "b"), ("Relu", "b", "y")]
+    nodes = [helper.make_node(operator, [source], [result]) for operator, source, result in chain]
+    assert canonical(nodes, ["y"]) == (["Relu"], ["y"])
+
+
+def test_a_computed_output_takes_its_name() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Identity", ["a"], ["y"])]
+    assert canonical(nodes, ["y"]) == (["Relu"], ["y"])
+
+
+def test_two_outputs_of_one_value_keep_their_names() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), *(helper.make_node("Identity", ["a"], [n]) for n in ("y", "z"))]
+    operators, names = canonical(nodes, ["y", "a", "z"])
+    assert names == ["y", "a", "z"]
+    assert sorted(operators) == ["Identity", "Identity", "Relu"]
+    operators, names = canonical(nodes, ["y", "z"])
+    assert names == ["y", "z"]
+    assert sorted(operators) == ["Identity", "Relu"]
+
+
+def test_an_input_that_is_returned_stays_an_identity() -> None:
+    assert canonical([helper.make_node("Identity", ["x"], ["y"])], ["y"]) == (["Identity"], ["y"])

@@ -1,0 +1,67 @@
+"""Sizes inside Loop bodies: what stays the same from step to step is known, what changes is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from onnxplain.engine.graph.canonical import canonicalise
+from onnxplain.engine.graph.model import read_model
+from onnxplain.engine.graph.passes.loop_states import CHANGES
+from onnxplain.engine.graph.shapes import dims
+
+
+def loop(nodes: list[onnx.NodeProto], declared: list[int | str] | None) -> tuple[ir.Node, ir.Graph, ir.Model]:
+    """A Loop over one state of shape (N, 3); the file notes ``declared`` for it inside the body."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), *nodes],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("s", TensorProto.FLOAT, declared),
+        ],
+        [helper.make_tensor_value_info(n, t, None) for n, t in [("c2", TensorProto.BOOL), ("s2", 1), ("k", 1)]],
+    )
+    outer = [helper.make_node("Loop", ["n", "", "x"], ["y", "ks"], body=body), helper.make_node("Relu", ["y"], ["z"])]
+    graph = helper.make_graph(
+        outer,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("z", "ks")],
+        [onnx.numpy_helper.from_array(np.asarray(2), "n"), onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32), "W")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = canonicalise(read_model(proto))
+    node = next(n for n in model.graph if n.op_type == "Loop")
+    return node, node.attributes["body"].as_graph(), model
+
+
+@pytest.mark.parametrize("declared", [None, ["N", 3], [7, 5]], ids=["unknown", "right", "wrong"])
+def test_a_state_that_keeps_its_shape_has_the_initial_one(declared: list[int | str] | None) -> None:
+    """A wrong note in the file is not believed."""
+    nodes = [helper.make_node("MatMul", ["s", "W"], ["s2"]), helper.make_node("ReduceSum", ["s2"], ["k"], keepdims=0)]
+    node, body, model = loop(nodes, declared)
+    assert dims(body.inputs[2]) == dims(body.outputs[1]) == ("N", 3)
+    assert dims(node.outputs[0]) == ("N", 3)
+    assert dims(node.outputs[1]) == (None,)
+    assert dims(model.graph.outputs[0]) == ("N", 3)
+
+
+def test_a_state_that_grows_is_known_to() -> None:
+    nodes = [helper.make_node("Concat", ["s", "s"], ["s2"], axis=1), helper.make_node("Identity", ["s2"], ["k"])]
+    node, body, _ = loop(nodes, None)
+    assert dims(body.inputs[2]) == ("N", None)
+    assert dims(node.outputs[0]) == ("N", None)
+    assert body.inputs[2].meta[CHANGES]
+
+
+def test_a_state_that_loses_an_axis_has_no_known_rank() -> None:
+    nodes = [helper.make_node("ReduceSum", ["s", "n"], ["s2"], keepdims=0), helper.make_node("Identity", ["s2"], ["k"])]
+    nodes[0].input[1] = ""
+    _, body, _ = loop(nodes, None)
+    assert dims(body.inputs[2]) is None
+    assert body.inputs[2].meta[CHANGES]
