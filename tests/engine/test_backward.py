@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_models import model, node
 
+import onnxplain as ox
 from onnxplain.engine.backward import Adjoints, Lookup, find_path, gradients
 from onnxplain.engine.errors import BlockedGradientError, InputError, UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder
@@ -252,21 +253,34 @@ def with_branch(inside: Sequence[onnx.NodeProto], results: int = TensorProto.FLO
     return proto
 
 
+def branch_gradient(proto: onnx.ModelProto, flag: bool) -> Any:
+    x = np.array([[0.3, -1.2]], dtype=np.float32)
+    return ox.vjp(proto, {"x": x, "flag": np.array(flag)}, {"y": np.ones_like(x)}, wrt=["x"])["x"], x
+
+
 def test_values_that_a_subgraph_captures_count_as_operands() -> None:
     """Skipping them would give the gradient of x alone: 1 instead of 1 + cos(x), without a word."""
     proto = with_branch([helper.make_node("Sin", ["x"], ["r"])])
-    with pytest.raises(UnsupportedNodeError) as caught:
-        walk(proto)
-    assert caught.value.operator == "If"
-    assert caught.value.node == "choice"
+    found, x = branch_gradient(proto, True)
+    np.testing.assert_allclose(found, 1 + np.cos(x), rtol=1e-5)
+    found, x = branch_gradient(proto, False)
+    np.testing.assert_allclose(found, np.ones_like(x), rtol=1e-6)
 
 
 def test_values_that_a_nested_subgraph_captures_count_as_operands() -> None:
     inner = with_branch([helper.make_node("Sin", ["x"], ["r"])]).graph.node[0]
     inner.output[0] = "r"
     inner.name = "inner"
-    with pytest.raises(UnsupportedNodeError, match="choice"):
-        walk(with_branch([inner]))
+    found, x = branch_gradient(with_branch([inner]), True)
+    np.testing.assert_allclose(found, 1 + np.cos(x), rtol=1e-5)
+
+
+def test_a_node_without_a_rule_inside_a_branch_is_named() -> None:
+    mine = helper.make_node("Relu", ["x"], ["r"], name="mine", domain="com.example")
+    proto = with_branch([mine])
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+    with pytest.raises(UnsupportedNodeError, match="mine|choice"):
+        walk(proto)
 
 
 def test_unknown_domain_is_not_matched_by_the_name_of_the_operator() -> None:
@@ -286,6 +300,7 @@ def test_unknown_domain_beside_another_way_is_refused_too() -> None:
         walk(proto)
 
 
+@pytest.mark.usefixtures("det_without_rule")
 def test_operator_without_a_rule_names_node_reason_and_remedy() -> None:
     proto = model([node("Det", "x", "d"), node("Exp", "d", "y")], {"x": ["N", 2, 2]}, {"y": ["N"]})
     with pytest.raises(UnsupportedNodeError) as caught:
@@ -296,6 +311,7 @@ def test_operator_without_a_rule_names_node_reason_and_remedy() -> None:
     assert "onnxplain operators" in caught.value.hint
 
 
+@pytest.mark.usefixtures("det_without_rule")
 def test_collecting_finds_the_obstacles_behind_the_first_one() -> None:
     mine = helper.make_node("Relu", ["x"], ["h"], name="mine", domain="com.example")
     nodes = [mine, node("Det", "h", "d"), node("Exp", "d", "y")]

@@ -53,6 +53,7 @@ def obstructed() -> onnx.ModelProto:
     )
 
 
+@pytest.mark.usefixtures("det_without_rule")
 def test_all_obstacles_at_once_with_names_reasons_and_remedies() -> None:
     report = ox.check(obstructed())
     assert not report.ok
@@ -62,6 +63,7 @@ def test_all_obstacles_at_once_with_names_reasons_and_remedies() -> None:
     assert status == {"com.example::Relu": False, "Exp": True, "Det": False, "Sin": True}
 
 
+@pytest.mark.usefixtures("det_without_rule")
 def test_wrt_and_target_move_the_ends_of_the_path() -> None:
     assert [o.node for o in ox.check(obstructed(), wrt=["e"]).obstacles] == ["d_node"]
     assert ox.check(obstructed(), wrt=["d"]).ok

@@ -216,6 +216,7 @@ def inner_values(proto: onnx.ModelProto, x: Array, name: str) -> Array:
     return np.asarray(session.run([name], {proto.graph.input[0].name: x})[0])
 
 
+@pytest.mark.usefixtures("det_without_rule")
 def test_what_lies_before_an_inner_tensor_needs_no_rule() -> None:
     nodes = [node("Det", "x", "d"), node("Exp", "d", "y")]
     proto = model(nodes, {"x": ["N", 2, 2]}, {"y": ["N"]})
