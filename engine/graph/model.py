@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
@@ -72,7 +73,7 @@ class SourceModel:
     def to_ir(self) -> ir.Model:
         """A fresh graph object; external tensors stay on disk until they are read."""
         try:
-            model = ir.from_proto(self.proto)
+            model = ir.from_proto(_dense(self.proto))
         except Exception as e:  # the deserialiser raises many kinds for malformed content
             raise ModelFileError(f"{self.name}: the graph is malformed ({_first_line(e)}); re-export the model") from e
         if self.folder is not None:
@@ -84,6 +85,21 @@ class SourceModel:
             if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
                 value.shape = ir.Shape([None if isinstance(d, int) and d < 0 else d for d in value.shape])
         return model
+
+
+def _dense(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with sparse initializers, which the graph objects do not know, written out."""
+    if not proto.graph.sparse_initializer:
+        return proto
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    for sparse in proto.graph.sparse_initializer:
+        values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+        array = np.zeros(tuple(sparse.dims), values.dtype)
+        array[tuple(indices.T) if indices.ndim == 2 else np.unravel_index(indices, array.shape)] = values
+        result.graph.initializer.append(onnx.numpy_helper.from_array(array, sparse.values.name))
+    del result.graph.sparse_initializer[:]
+    return result
 
 
 def _follow_links(model: ir.Model, folder: Path) -> None:

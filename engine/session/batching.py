@@ -21,19 +21,22 @@ from onnxplain.engine.session.session import Arrays, Session
 DEFAULT_BUDGET_MIB = 1024
 
 
-def sample_bytes(model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]]) -> int:
+def sample_bytes(
+    model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]], batched: AbstractSet[str] | None = None
+) -> int:
     """Bytes of all intermediate tensors for one sample: what a reverse sweep may keep at the same time.
 
     Args:
         model: The rewritten graph.
-        feeds: The inputs, batch first, that bind its symbolic sizes.
+        feeds: The inputs that bind its symbolic sizes.
+        batched: Names of the inputs whose first axis is the batch; all by default.
     """
     symbols: dict[str, int] = {}
     for value in model.graph.inputs:
         array = feeds.get(value.name or "")
         for i, d in enumerate(dims(value) or ()):
             if isinstance(d, str) and array is not None and i < array.ndim:
-                symbols.setdefault(d, 1 if i == 0 else array.shape[i])
+                symbols.setdefault(d, 1 if i == 0 and (batched is None or value.name in batched) else array.shape[i])
     total, last = 0, 0.0
     for node in model.graph:
         for value in node.outputs:
@@ -60,7 +63,7 @@ def chunk_size(
         return fixed
     if budget_mib == float("inf"):
         return 2**31
-    return max(1, int(budget_mib * 2**20 // sample_bytes(model, feeds)))
+    return max(1, int(budget_mib * 2**20 // sample_bytes(model, feeds, batched)))
 
 
 def fixed_batch(model: ir.Model, batched: AbstractSet[str] | None = None) -> int | None:
@@ -107,6 +110,12 @@ class BatchRunner:
         parts = [part for _, part in self.chunks(feeds, outputs)]
         if len(parts) == 1:
             return parts[0]
+        single = next((name for name, array in parts[0].items() if array.ndim == 0), None)
+        if single is not None:
+            raise SessionError(
+                f"output '{single}' is one number for all samples, which chunks of the batch cannot be joined to; "
+                "give a larger memory budget, or leave that output out"
+            )
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def chunks(
@@ -114,7 +123,7 @@ class BatchRunner:
     ) -> Iterator[tuple[slice, Arrays]]:
         """Each chunk's place in the batch and its results, for callers that accumulate."""
         count = self._count(feeds)
-        limit = self._limit or chunk_size(self.model, feeds, self.budget_mib, self.batched)
+        limit = min(self._limit or 2**31, chunk_size(self.model, feeds, self.budget_mib, self.batched))
         fixed = fixed_batch(self.model, self.batched)
         if fixed is not None and count % fixed:
             raise InputError(
@@ -128,17 +137,21 @@ class BatchRunner:
             try:
                 result = self.session.run(part, outputs)
             except MemoryError as e:
-                if limit == 1 or fixed is not None:
-                    raise SessionError(
-                        f"one sample alone does not fit into memory ({e}); free memory or use another device"
-                    ) from e
-                self._limit = limit = max(1, limit // 2)
+                size = place.stop - place.start
+                if size == 1 or fixed is not None:
+                    what = "one sample alone does" if size == 1 else f"the model's fixed batch of {size} does"
+                    raise SessionError(f"{what} not fit into memory ({e}); free memory or use another device") from e
+                self._limit = limit = size // 2
                 continue
             yield place, result
             start = place.stop
 
     def _count(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> int:
         lengths = {k: len(v) for k, v in feeds.items() if k in self.batched}
+        if not lengths:
+            return 1  # nothing is batched: one run
+        if set(lengths.values()) == {0}:
+            raise InputError("the inputs hold no sample; give at least one")
         if len(set(lengths.values())) != 1:
             raise InputError(f"the inputs have different numbers of samples ({lengths}); give all of them the same")
         return next(iter(lengths.values()))

@@ -122,7 +122,9 @@ def test_default_domain_by_both_names(domain: str) -> None:
 
 
 def test_a_model_without_the_default_domain_gets_one() -> None:
-    proto = model([node("Gelu", "x", "y", domain="com.microsoft")], {"x": [2, 3]}, {"y": [2, 3]}, domains=["com.microsoft"])
+    proto = model(
+        [node("Gelu", "x", "y", domain="com.microsoft")], {"x": [2, 3]}, {"y": [2, 3]}, domains=["com.microsoft"]
+    )
     del proto.opset_import[0]
     canonical = canonicalise(read_model(proto))
     assert canonical.graph.opset_imports[""] == 18
@@ -149,7 +151,9 @@ def test_nodes_unused_domains_and_names_do_not_matter() -> None:
         proto.graph.node.append(n)
     for tensor in proto.graph.initializer:
         proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    proto.opset_import.extend(helper.make_opsetid(d, 1) for d in ("com.microsoft", "ai.onnx.ml", "org.pytorch.aten", "x"))
+    proto.opset_import.extend(
+        helper.make_opsetid(d, 1) for d in ("com.microsoft", "ai.onnx.ml", "org.pytorch.aten", "x")
+    )
     canonical = canonicalise(read_model(proto))
     assert [v.name for v in canonical.graph.inputs] == ["x"]
     assert len({n.name for n in canonical.graph}) == 3
@@ -279,8 +283,12 @@ def test_damaged_tensors_are_found_inside_nodes_branches_and_functions() -> None
     constant = helper.make_node("Constant", [], ["k"], value=bad)
     outer = model([constant, node("Add", "x k", "y")], {"x": [3]}, {"y": [3]})
     branch = helper.make_graph([constant], "b", [], [helper.make_tensor_value_info("k", 1, [3])])
-    inner = model([node("If", "c", "y", then_branch=branch, else_branch=branch)], {"x": [3]}, {"y": [3]}, {"c": np.array(True)})
-    function = helper.make_function("f", "F", ["a"], ["b"], [constant, node("Add", "a k", "b")], [helper.make_opsetid("", 18)])
+    inner = model(
+        [node("If", "c", "y", then_branch=branch, else_branch=branch)], {"x": [3]}, {"y": [3]}, {"c": np.array(True)}
+    )
+    function = helper.make_function(
+        "f", "F", ["a"], ["b"], [constant, node("Add", "a k", "b")], [helper.make_opsetid("", 18)]
+    )
     called = model([node("F", "x", "y", domain="f")], {"x": [3]}, {"y": [3]}, domains=["f"])
     called.functions.append(function)
     for proto in (outer, inner, called):
@@ -312,7 +320,9 @@ def test_external_data_missing_or_too_short(tmp_path: Path) -> None:
         read_model(path)
 
 
-@pytest.mark.parametrize("location", ["../secret.bin", "sub/../../secret.bin", "absolute", "link.bin", "folder/secret.bin"])
+@pytest.mark.parametrize(
+    "location", ["../secret.bin", "sub/../../secret.bin", "absolute", "link.bin", "folder/secret.bin"]
+)
 def test_external_data_outside_the_folder(location: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

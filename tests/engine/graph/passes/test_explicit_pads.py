@@ -44,7 +44,9 @@ def test_auto_pad(op_type: str, shape: list[Any], kernel: list[int], strides: li
     for size in ((7, 8), (6, 9), (4, 4))[: 1 if shape is STATIC else 3]:
         x = numbers(2, 3, *size) - 5.0  # all negative: padding with zeros would win a maximum
         canonical = same_outputs(proto, {"x": x}, 1e-5)
-    assert not any(str(n.attributes["auto_pad"].value) != "NOTSET" for n in canonical.graph if "auto_pad" in n.attributes)
+    assert not any(
+        str(n.attributes["auto_pad"].value) != "NOTSET" for n in canonical.graph if "auto_pad" in n.attributes
+    )
     if shape is STATIC:
         assert operators(canonical) == [op_type]
 

@@ -18,19 +18,31 @@ from onnxplain.engine.graph.passes.fold_batch_normalization import FoldBatchNorm
 X = numbers(2, 4, 5, 5)
 
 
-def folded(operator: str, group: int = 1, bias: bool = True, tail: str = "y", extra: Any = ()) -> tuple[list[str], float]:
+def folded(
+    operator: str, group: int = 1, bias: bool = True, tail: str = "y", extra: Any = ()
+) -> tuple[list[str], float]:
     """Operators after the pass, and how far the outputs moved."""
     shape = (6, 4 // group, 3, 3) if operator == "Conv" else (4, 6 // group, 3, 3)
     weights = {"w": numbers(*shape), **({"cb": numbers(6)} if bias else {})}
-    weights |= {"s": numbers(6, seed=1), "b": numbers(6, seed=2), "m": numbers(6, seed=3), "v": np.abs(numbers(6, seed=4)) + 0.1}
-    nodes = [node(operator, "x w cb" if bias else "x w", "c", group=group), node("BatchNormalization", "c s b m v", "y", epsilon=1e-3)]
+    weights |= {
+        "s": numbers(6, seed=1),
+        "b": numbers(6, seed=2),
+        "m": numbers(6, seed=3),
+        "v": np.abs(numbers(6, seed=4)) + 0.1,
+    }
+    nodes = [
+        node(operator, "x w cb" if bias else "x w", "c", group=group),
+        node("BatchNormalization", "c s b m v", "y", epsilon=1e-3),
+    ]
     proto = model([*nodes, *extra], {"x": ["N", 4, 5, 5]}, {tail: ["N", 6, None, None]}, weights)
     if tail != "y":
         proto.graph.output.append(helper.make_tensor_value_info("y", 1, ["N", 6, None, None]))
     canonical = canonicalise(read_model(proto))
     FoldBatchNormalizationPass()(canonical)
     before, after = run(proto, {"x": X}), run(ir.to_proto(canonical), {"x": X})
-    return operators(canonical), max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(before, after, strict=True))
+    return operators(canonical), max(
+        float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(before, after, strict=True)
+    )
 
 
 @pytest.mark.parametrize("bias", [True, False])

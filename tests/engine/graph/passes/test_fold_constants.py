@@ -26,7 +26,9 @@ INTS = {
 }  # fmt: skip
 
 
-def net(nodes: Sequence[onnx.NodeProto], shape: Sequence[Any] = ("N", 3, 4, 5), weights: Mapping[str, Any] | None = None) -> onnx.ModelProto:
+def net(
+    nodes: Sequence[onnx.NodeProto], shape: Sequence[Any] = ("N", 3, 4, 5), weights: Mapping[str, Any] | None = None
+) -> onnx.ModelProto:
     proto = model(nodes, {"x": shape}, {"y": []}, {**INTS, **(weights or {})})
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     return proto
@@ -81,7 +83,15 @@ def test_constants_that_would_fill_the_memory(nodes: list[onnx.NodeProto]) -> No
         "row": np.zeros((1, 8000), np.int64), "column": np.zeros((8000, 1), np.int64),
     }  # fmt: skip
     start = time.monotonic()
-    canonical = canonicalise(read_model(net([*nodes, node("Shape", "k", "s"), node("Cast", "s", "t", to=1), node("Add", "x t", "y")], ("N", 1), weights)))
+    canonical = canonicalise(
+        read_model(
+            net(
+                [*nodes, node("Shape", "k", "s"), node("Cast", "s", "t", to=1), node("Add", "x t", "y")],
+                ("N", 1),
+                weights,
+            )
+        )
+    )
     assert time.monotonic() - start < 2
     assert sum(v.const_value.nbytes for v in canonical.graph.initializers.values() if v.const_value) < 1 << 20
 
@@ -97,7 +107,12 @@ def test_random_numbers_stay() -> None:
 
 
 def test_division_by_zero_is_left_alone() -> None:
-    nodes = [node("Shape", "x", "s"), node("Gather", "s zero", "n"), node("Sub", "one one", "z"), node("Div", "n z", "d")]
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", "s zero", "n"),
+        node("Sub", "one one", "z"),
+        node("Div", "n z", "d"),
+    ]
     proto = net([*nodes, node("Cast", "d", "f", to=1), node("Add", "x f", "y")])
     assert canonicalise(read_model(proto))
 
@@ -256,7 +271,11 @@ def test_arithmetic_on_sizes(operator: str, operand: str, expected: int) -> None
 def test_shape_with_start_and_end() -> None:
     nodes = [node("Shape", "x", "s", start=-2), node("ConstantOfShape", "s", "k"), node("Add", "x k", "y")]
     assert result(net(nodes))[0] == ["Add"]
-    nodes = [node("Shape", "x", "s", start=0, end=1), node("Concat", "s minus", "to", axis=0), node("Reshape", "x to", "y")]
+    nodes = [
+        node("Shape", "x", "s", start=0, end=1),
+        node("Concat", "s minus", "to", axis=0),
+        node("Reshape", "x to", "y"),
+    ]
     assert result(net(nodes))[1] == ("N", 60)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from onnxplain.engine.graph.model import read_model
 X = numbers(2, 3)
 
 
-def net(opset: int, inputs: str = "a", outputs: str = "d", weights: dict[str, Any] | None = None, **attributes: Any) -> onnx.ModelProto:
+def net(
+    opset: int, inputs: str = "a", outputs: str = "d", weights: dict[str, Any] | None = None, **attributes: Any
+) -> onnx.ModelProto:
     nodes = [node("Relu", "x", "a"), node("Dropout", inputs, outputs, **attributes), node("Neg", "d", "y")]
     return model(nodes, {"x": ["N", 3]}, {"y": ["N", 3]}, weights, opset=opset)
 
@@ -41,10 +44,15 @@ def test_dropout_at_inference(opset: int, outputs: str) -> None:
     ids=["ratio", "off", "ratio 0"],
 )
 def test_dropout_by_operands(opset: int, weights: dict[str, Any]) -> None:
-    assert operators(same_outputs(net(opset, " ".join(["a", *weights]), weights=weights), {"x": X}, 0)) == ["Relu", "Neg"]
+    assert operators(same_outputs(net(opset, " ".join(["a", *weights]), weights=weights), {"x": X}, 0)) == [
+        "Relu",
+        "Neg",
+    ]
 
 
-@pytest.mark.parametrize("weights", [{"r": np.array(0.7), "t": np.array(True)}, {"t": np.array(True)}], ids=["ratio", "default ratio"])
+@pytest.mark.parametrize(
+    "weights", [{"r": np.array(0.7), "t": np.array(True)}, {"t": np.array(True)}], ids=["ratio", "default ratio"]
+)
 def test_dropout_left_in_training_mode(weights: dict[str, Any]) -> None:
     inputs = "a r t" if "r" in weights else "a - t"
     with pytest.raises(UnsupportedNodeError, match=r"d_node.*training mode.*export the model in inference"):
@@ -67,7 +75,7 @@ def test_mask_at_inference_is_true_everywhere() -> None:
 @pytest.mark.parametrize("chain", [1, 3])
 def test_dropout_as_the_output(chain: int) -> None:
     names = [f"d{i}" for i in range(chain)] + ["y"]
-    nodes = [node("Relu", "x", "d0"), *(node("Dropout", a, b) for a, b in zip(names, names[1:], strict=False))]
+    nodes = [node("Relu", "x", "d0"), *(node("Dropout", a, b) for a, b in itertools.pairwise(names))]
     canonical = same_outputs(model(nodes, {"x": ["N", 3]}, {"y": ["N", 3]}, opset=13), {"x": X}, 0)
     assert operators(canonical) == ["Relu"]
 
@@ -82,7 +90,9 @@ def test_dropout_inside_a_branch() -> None:
         nodes = [node("Exp", "x", f"{name}e"), node("Dropout", f"{name}e", f"{name}y")]
         return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(f"{name}y", 1, [2, 3])])
 
-    proto = model([node("If", "c", "y", then_branch=branch("a"), else_branch=branch("b"))], {"x": [2, 3]}, {"y": [2, 3]}, opset=13)
+    proto = model(
+        [node("If", "c", "y", then_branch=branch("a"), else_branch=branch("b"))], {"x": [2, 3]}, {"y": [2, 3]}, opset=13
+    )
     proto.graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
     canonical = same_outputs(proto, {"x": X, "c": np.array(True)}, 0)
     assert all(n.op_type != "Dropout" for n in canonical.graph.all_nodes())

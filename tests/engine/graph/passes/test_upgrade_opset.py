@@ -41,7 +41,9 @@ REDUCTIONS = (
 @pytest.mark.parametrize("op_type", REDUCTIONS)
 def test_axes_of_reductions(op_type: str, opset: int, attributes: dict[str, Any]) -> None:
     if op_type == "ReduceSum" and opset >= 13 and "axes" in attributes:
-        proto = one(op_type, np.abs(X4), opset, {"axes": np.array(attributes["axes"])}, keepdims=attributes.get("keepdims", 1))
+        proto = one(
+            op_type, np.abs(X4), opset, {"axes": np.array(attributes["axes"])}, keepdims=attributes.get("keepdims", 1)
+        )
     else:
         proto = one(op_type, np.abs(X4), opset, **attributes)
     canonical = same_outputs(proto, {"x": np.abs(X4)})
@@ -108,7 +110,9 @@ def test_amounts_of_pad(mode: str, pads: list[int], opset: int) -> None:
     same_outputs(one("Pad", X4, opset, mode=mode, pads=pads, **extra), {"x": X4}, 0)
 
 
-@pytest.mark.parametrize("attributes", [{"starts": [1, -3], "ends": [2, 100], "axes": [1, 3]}, {"starts": [0, 1], "ends": [1, 3]}])
+@pytest.mark.parametrize(
+    "attributes", [{"starts": [1, -3], "ends": [2, 100], "axes": [1, 3]}, {"starts": [0, 1], "ends": [1, 3]}]
+)
 @pytest.mark.parametrize("opset", [7, 9])
 def test_places_of_slice(attributes: dict[str, Any], opset: int) -> None:
     same_outputs(one("Slice", X4, opset, **attributes), {"x": X4}, 0)
@@ -207,7 +211,9 @@ def test_resize_11_that_has_no_newer_form() -> None:
         canonicalise(read_model(proto))
 
 
-STATISTICS = {k: np.array(v) for k, v in {"s": [1.0, 2, 3], "b": [0.1, 0.2, 0.3], "m": [0.5, 0, 1], "v": [1.0, 2, 0.5]}.items()}
+STATISTICS = {
+    k: np.array(v) for k, v in {"s": [1.0, 2, 3], "b": [0.1, 0.2, 0.3], "m": [0.5, 0, 1], "v": [1.0, 2, 0.5]}.items()
+}
 
 
 @pytest.mark.parametrize("opset", [7, 9, 13, 14, 15])
@@ -263,6 +269,7 @@ def _value(name: str, shape: Any, kind: int = TensorProto.FLOAT) -> onnx.ValueIn
 
 def test_upgrades_inside_branches() -> None:
     """Constants that an upgrade needs stand where the branch finds them, under names of their own."""
+
     def branch(name: str, low: float) -> onnx.GraphProto:
         nodes = [
             node("Clip", "x", f"{name}c", min=low, max=0.5),
@@ -311,7 +318,9 @@ def test_newer_opsets_are_stamped_down(opset: int) -> None:
         node("Cast", "p", "h", to=TensorProto.FLOAT, saturate=1),
         node("ReduceMax", "h axes", "y", keepdims=0),
     ]
-    proto = model(nodes, {"x": ["N", 3, 4, 5]}, {"y": ["N", 2]}, {"w": numbers(2, 3, 3, 3), "axes": np.array([2, 3])}, opset=opset)
+    proto = model(
+        nodes, {"x": ["N", 3, 4, 5]}, {"y": ["N", 2]}, {"w": numbers(2, 3, 3, 3), "axes": np.array([2, 3])}, opset=opset
+    )
     canonical = same_outputs(proto, {"x": X4})
     assert canonical.graph.opset_imports[""] == 18
     assert canonical.ir_version == 8
