@@ -45,7 +45,7 @@ def gradient(proto: onnx.ModelProto, feeds: Mapping[str, Array], seed: Array, wr
     cotangent = rewriter.add_input("seed", y.dtype, None)
     adjoints = rewriter.backward_from({y: cotangent}, [rewriter.value(wrt)])
     name = rewriter.add_output("dx", adjoints.of[rewriter.value(wrt)])
-    return Session(rewriter.finish(), threads=1).run({**feeds, "seed": seed})[name]
+    return Session(rewriter.finish(), threads=1).run({**feeds, "seed": seed.astype(y.dtype.numpy())})[name]
 
 
 def of_one_node(op_type: str, feeds: Mapping[str, Array], seed: Array, opset: int = 18, **attributes: Any) -> Array:
