@@ -15,7 +15,7 @@ from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.forms import dot
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.names import describe
-from onnxplain.engine.graph.shapes import Dims, dims, same
+from onnxplain.engine.graph.shapes import Dim, Dims, dims, same
 from onnxplain.engine.places import Labels, find_places, spatial_axes
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import BIAS, Bias, BiasKind
@@ -34,6 +34,7 @@ class Term:
         placed: Whether that tensor has the attributed input's spatial axes.
         adjoint, bias: The two factors, in the graph.
         factor: A number still to be multiplied with the bias.
+        source: An attributed tensor, whose first axis is the batch.
         labels: The tensor's axes.
     """
 
@@ -47,11 +48,27 @@ class Term:
     bias: ir.Value
     labels: Labels
     factor: float
+    source: ir.Value
 
     def total(self, op: Builder) -> ir.Value:
         """Emit ``<a, c>`` per sample, ``[N, 1]``."""
-        result = inner(op, self.adjoint, self.bias)
+        result = self._per_sample(op)
         return result if self.factor == 1.0 else op.Mul(result, self.factor)
+
+    def _per_sample(self, op: Builder) -> ir.Value:
+        known, batch = dims(self.adjoint), (dims(self.source) or (None,))[0]
+        axis = batch_axis(self.labels, known, batch)
+        if axis == 0 and known is not None and same(known[0], batch):
+            return inner(op, self.adjoint, self.bias)
+        if axis:  # time-major nets and their like: the batch comes to the front
+            product = op.Mul(self.adjoint, self.bias)
+            order = [axis, *[i for i in range(len(known or ())) if i != axis]]
+            return op.ReduceSum(op.Flatten(op.Transpose(product, perm=order), axis=1), [1], keepdims=1)
+        # The batch is joined with other axes (attention heads) or lost from sight. Rows of one sample stand
+        # together where it is the outermost; anything else shows in the residual.
+        rows = inner(op, self.adjoint, self.bias)
+        count = op.Slice(op.Shape(self.source), [0], [1])
+        return op.ReduceSum(op.Reshape(rows, op.Concat(count, [-1], axis=0)), [1], keepdims=1)
 
     def full_bias(self, op: Builder) -> ir.Value:
         """Emit the bias c itself."""
@@ -75,7 +92,9 @@ def bias_terms(op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels])
             if adjoint is None:
                 continue
             labels = places.get(tensor, ())
-            placed = spatial_input and wanted <= set(spatial_axes(labels))
+            # psi reads axis 0 as the batch; a tensor that has it elsewhere is not drawn.
+            batch_first = labels[:1] == ("batch",)
+            placed = spatial_input and batch_first and wanted <= set(spatial_axes(labels))
             terms.append(
                 Term(
                     node=node.name,
@@ -88,9 +107,19 @@ def bias_terms(op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels])
                     bias=part.value,
                     labels=labels,
                     factor=part.factor,
+                    source=next(iter(sources)),
                 )
             )
     return terms
+
+
+def batch_axis(labels: Labels, known: Dims | None, batch: Dim) -> int:
+    """Which axis is the batch: by labels, else by the batch's symbol, else the first."""
+    if "batch" in labels:
+        return labels.index("batch")
+    if known is not None and isinstance(batch, str) and known.count(batch) == 1:
+        return known.index(batch)
+    return 0
 
 
 def _node_bias(op: Builder, node: Primal) -> list[Bias]:

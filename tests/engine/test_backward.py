@@ -279,7 +279,7 @@ def test_a_node_without_a_rule_inside_a_branch_is_named() -> None:
     mine = helper.make_node("Relu", ["x"], ["r"], name="mine", domain="com.example")
     proto = with_branch([mine])
     proto.opset_import.append(helper.make_opsetid("com.example", 1))
-    with pytest.raises(UnsupportedNodeError, match="mine|choice"):
+    with pytest.raises(UnsupportedNodeError, match=r"mine|choice"):
         walk(proto)
 
 

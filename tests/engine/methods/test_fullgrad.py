@@ -201,6 +201,65 @@ def test_smooth_networks_are_complete_only_with_implicit_terms(activation: str) 
     assert any("implicit" in note for note in e.notes)
 
 
+@pytest.mark.parametrize("samples", [1, 3, 4])
+def test_time_major_networks_keep_samples_apart(samples: int) -> None:
+    """The bias is added behind a Transpose to [T, N, D], with N equal to T among others."""
+    rng = np.random.default_rng(2)
+    proto = model(
+        [
+            node("Transpose", "x", "t", perm=[1, 0, 2]),
+            node("MatMul", "t w", "m"),
+            node("Add", "m b", "z"),
+            node("Tanh", "z", "a"),
+            node("Transpose", "a", "back", perm=[1, 0, 2]),
+            node("Flatten", "back", "f"),
+            node("Gemm", "f v", "y"),
+        ],
+        {"x": ["N", 4, 3]},
+        {"y": ["N", 2]},
+        {"w": rng.normal(size=(3, 5)), "b": rng.normal(size=5), "v": rng.normal(size=(20, 2))},
+    )
+    x = rng.normal(size=(samples, 4, 3)).astype(np.float32)
+    e = ox.explain(proto, x, method="fullgrad", target=0)
+    assert e.residual is not None and e.residual.relative.max() < 1e-5
+    for n in range(samples):
+        alone = ox.explain(proto, x[n : n + 1], method="fullgrad", target=0)
+        assert e.terms is not None and alone.terms is not None
+        np.testing.assert_allclose(alone.terms.biases[0], e.terms.biases[n], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_heads_joined_with_the_batch(samples: int) -> None:
+    """Attention written on [N heads, T, D]: the product's implicit bias is summed per sample."""
+    rng = np.random.default_rng(4)
+    proto = model(
+        [
+            node("MatMul", "x w", "p"),
+            node("Reshape", "p split", "s"),
+            node("Transpose", "s", "h", perm=[0, 2, 1, 3]),
+            node("Reshape", "h join", "j"),
+            node("Transpose", "j", "k", perm=[0, 2, 1]),
+            node("MatMul", "j k", "scores"),
+            node("Softmax", "scores", "q", axis=-1),
+            node("MatMul", "q j", "o"),
+            node("Reshape", "o flat", "f"),
+            node("Gemm", "f v", "y"),
+        ],
+        {"x": ["N", 3, 4]},
+        {"y": ["N", 2]},
+        {
+            "w": rng.normal(size=(4, 4)),
+            "v": rng.normal(size=(12, 2)),
+            "split": np.array([-1, 3, 2, 2]),
+            "join": np.array([-1, 3, 2]),
+            "flat": np.array([-1, 12]),
+        },
+    )
+    x = rng.normal(size=(samples, 3, 4)).astype(np.float32)
+    e = ox.explain(proto, x, method="fullgrad", target=1)
+    assert e.residual is not None and e.residual.relative.max() < 1e-5
+
+
 def test_weak_dependence() -> None:
     """Inside one linear region gradient and explicit terms do not move with the input."""
     proto, x = fullgrad_net()
