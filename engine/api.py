@@ -26,7 +26,7 @@ def compile(  # noqa: A001 - the name of the contract
     wrt: str | Sequence[str] | None = None,
     layout: str = "auto",
     providers: str | Sequence[ProviderSpec] | None = None,
-    threads: int = 0,
+    threads: int | None = None,
     memory_mib: float = DEFAULT_BUDGET_MIB,
     quantisation: str = "straight_through",
     **options: Any,
@@ -37,7 +37,7 @@ def compile(  # noqa: A001 - the name of the contract
         model: Path, bytes, proto or loaded model.
         method: Name from :func:`methods`.
         output, head, wrt, layout, providers, memory_mib, quantisation: See :class:`CompiledExplainer`.
-        threads: Threads inside an operator; 0 lets the runtime choose.
+        threads: Threads inside an operator; 0 lets the runtime choose; by default those of a loaded model, else 0.
         options: The method's own.
 
     Raises:
@@ -49,11 +49,11 @@ def compile(  # noqa: A001 - the name of the contract
         RuntimeMissingError: No usable onnxruntime.
     """
     configured = create(method, options)
-    loaded = load(model, providers=providers, threads=threads)
+    loaded = load(model, providers=providers, threads=threads or 0)
     return CompiledExplainer(
         loaded, configured, output=output, head=head, wrt=wrt, layout=layout, providers=providers, memory_mib=memory_mib,
-        quantisation=quantisation,
-    )
+        threads=threads, quantisation=quantisation,
+    )  # fmt: skip
 
 
 def explain(
@@ -67,7 +67,7 @@ def explain(
     wrt: str | Sequence[str] | None = None,
     layout: str = "auto",
     providers: str | Sequence[ProviderSpec] | None = None,
-    threads: int = 0,
+    threads: int | None = None,
     memory_mib: float = DEFAULT_BUDGET_MIB,
     quantisation: str = "straight_through",
     seed: int = 0,

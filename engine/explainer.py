@@ -60,6 +60,7 @@ class CompiledExplainer:
         layout: Axes of the attributed tensor: ``auto``, ``channels_first``, ``channels_last``.
         providers: Execution providers; the model handle's by default.
         memory_mib: Budget for intermediate results; batches go through in chunks that fit.
+        threads: Threads inside an operator; the model handle's by default.
         quantisation: How a model with quantised activations is differentiated: ``straight_through`` (rounds
             as the model does, the gradient passes where nothing saturates) or ``float_shadow`` (no rounding).
     """
@@ -75,6 +76,7 @@ class CompiledExplainer:
         layout: str = "auto",
         providers: str | Sequence[ProviderSpec] | None = None,
         memory_mib: float = DEFAULT_BUDGET_MIB,
+        threads: int | None = None,
         quantisation: str = "straight_through",
     ) -> None:
         if quantisation not in QUANTISATIONS:
@@ -91,6 +93,7 @@ class CompiledExplainer:
         self.layout = layout
         self.providers = providers if providers is not None else model.providers
         self.memory_mib = memory_mib
+        self.threads = threads if threads is not None else model.threads
         self.wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
         self._programs: dict[TargetKind, _Program] = {}
         self.program("index")
@@ -142,7 +145,7 @@ class CompiledExplainer:
             if subject.inner and prelude is None:
                 plan.output(f"value/{subject.name}", subject.value)
         model = rewriter.finish({"onnxplain.method": self.method.name})
-        session = Session(model, self.providers, threads=self.source.threads)
+        session = Session(model, self.providers, threads=self.threads)
         fed_whole = {v.name or "" for v in self.source.canonical.graph.inputs} - set(self.batched)
         batched = [v.name or "" for v in model.graph.inputs if v.name not in fed_whole]
         budget = float("inf") if self.method.needs_one_chunk else self.memory_mib
@@ -211,7 +214,7 @@ class CompiledExplainer:
         for name in names:
             rewriter.graph.outputs.append(rewriter.value(name))
         model = rewriter.finish()
-        session = Session(model, self.providers, threads=self.source.threads)
+        session = Session(model, self.providers, threads=self.threads)
         return BatchRunner(session, model, self.batched, self.memory_mib)
 
     # ----- running --------------------------------------------------------------------------------
@@ -319,7 +322,7 @@ class CompiledExplainer:
             "providers": program.session.providers,
             "provider_nodes": program.session.assignment(),
             "dtype": dtype.name.lower() if dtype is not None else "unknown",
-            "threads": self.source.threads,
+            "threads": self.threads,
             "memory_mib": self.memory_mib,
             "platform": platform.machine(),
             **({"shadow": call.agreement} if call.agreement else {}),

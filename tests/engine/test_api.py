@@ -99,3 +99,11 @@ def test_one_call_is_the_same_as_two() -> None:
 def test_wrong_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         ox.compile(fullgrad_net()[0], **options)  # type: ignore[arg-type]
+
+
+def test_threads_reach_the_session_of_a_loaded_model() -> None:
+    proto, x = fullgrad_net()
+    loaded = ox.load(proto, threads=1)
+    assert ox.explain(loaded, x, method="gradient").provenance["threads"] == 1
+    assert ox.explain(loaded, x, method="gradient", threads=2).provenance["threads"] == 2
+    assert ox.explain(proto, x, method="gradient", threads=2).provenance["threads"] == 2
