@@ -36,7 +36,9 @@ class Copy:
 
 def new_graph(op: Builder, stem: str) -> tuple[ir.Graph, Builder]:
     """An empty graph inside the one that ``op`` writes to, and its builder."""
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": op.opset, **op.graph.opset_imports}, name=op.unique_name(stem))
+    graph = ir.Graph(
+        [], [], nodes=[], opset_imports={"": op.opset, **op.graph.opset_imports}, name=op.unique_name(stem)
+    )
     return graph, op.inside(graph)
 
 
@@ -86,7 +88,9 @@ def returned(op: Builder, graph: ir.Graph, values: Sequence[ir.Value], likes: Se
         graph.outputs.append(result)
 
 
-def control(op: Builder, op_type: str, inputs: Sequence[Any], likes: Sequence[ir.Value], **attributes: Any) -> list[ir.Value]:
+def control(
+    op: Builder, op_type: str, inputs: Sequence[Any], likes: Sequence[ir.Value], **attributes: Any
+) -> list[ir.Value]:
     """Emit a control-flow node whose results are described as ``likes``."""
     results = op.emit(op_type, inputs, outputs=len(likes), **attributes)
     for value, like in zip(results, likes, strict=True):

@@ -106,9 +106,17 @@ def _follow_links(model: ir.Model, folder: Path) -> None:
     """Point tensors whose data file is a link, which was checked when the model was read, at the file itself."""
     for value in (v for g in model.graphs() for v in g.initializers.values()):
         old = value.const_value
-        if isinstance(old, ir.ExternalTensor) and not (real := (folder / old.location).resolve()).is_relative_to(folder):
+        if isinstance(old, ir.ExternalTensor) and not (real := (folder / old.location).resolve()).is_relative_to(
+            folder
+        ):
             value.const_value = ir.ExternalTensor(
-                real.name, old.offset, old.length, old.dtype, shape=old.shape, name=old.name or "", base_dir=str(real.parent)
+                real.name,
+                old.offset,
+                old.length,
+                old.dtype,
+                shape=old.shape,
+                name=old.name or "",
+                base_dir=str(real.parent),
             )
 
 
@@ -330,7 +338,9 @@ def _check_external(tensor: onnx.TensorProto, model: SourceModel, needed: int | 
             "give the model's path instead"
         )
     if not location or "\0" in location:
-        raise ModelFileError(f"{model.name}: tensor '{tensor.name}' has a malformed external data entry; export the model again")
+        raise ModelFileError(
+            f"{model.name}: tensor '{tensor.name}' has a malformed external data entry; export the model again"
+        )
     target = (model.folder / location).resolve()
     if Path(location).is_absolute() or not any(target.is_relative_to(f) for f in _trusted(model)):
         raise ModelFileError(

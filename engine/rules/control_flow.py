@@ -245,7 +245,11 @@ def scan_bias(op: Builder, node: Primal) -> Sequence[Bias]:
     direction = {states[i]: t for i, t in zip(active, t_states, strict=True)}
     direction.update({steps[j]: steps[j] for j in scanned})
     direction.update({x: x for _, x in _captured(node)})
-    kept = [k for k in range(form.kept) if form.states + k < len(node.outputs) and node.is_active(node.outputs[form.states + k])]
+    kept = [
+        k
+        for k in range(form.kept)
+        if form.states + k < len(node.outputs) and node.is_active(node.outputs[form.states + k])
+    ]
     outputs = [copy.outputs[i] for i in active] + [copy.outputs[form.states + k] for k in kept]
     products = tangents(inner, node.walk, copy, direction, outputs)
     returned(inner, graph, [*copy.outputs[: form.states], *products], [*states, *outputs])

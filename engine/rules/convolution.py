@@ -90,7 +90,9 @@ def col2im(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
     block, known = node.constant(2), dims(node.x(2))
     count = len(block) if block is not None else known[0] if known is not None else None
     if not isinstance(count, int):
-        raise node.unsupported("its number of spatial axes is known only at run time", "export it with a fixed block_shape")
+        raise node.unsupported(
+            "its number of spatial axes is known only at run time", "export it with a fixed block_shape"
+        )
     sizes = op.Slice(op.Shape(dy), [2], [2 + count])
     single = op.Reshape(dy, op.Concat([-1, 1], sizes, axis=0))
     if block is not None:

@@ -59,7 +59,9 @@ class Primal:
         """The operand at ``index``; an error of the rule, not of the user, where it is left out."""
         value = self.optional(index)
         if value is None:
-            raise self.unsupported(f"its input {index} is missing", "the model is malformed; check it with onnx.checker")
+            raise self.unsupported(
+                f"its input {index} is missing", "the model is malformed; check it with onnx.checker"
+            )
         return value
 
     def optional(self, index: int) -> ir.Value | None:

@@ -151,7 +151,9 @@ def cum_sum(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
 linear("ReduceSum", "ReduceMean", "CumSum")
 
 
-def _running(op: Builder, node: Primal, value: ir.Value, *, back: bool = False, exclusive: int | None = None) -> ir.Value:
+def _running(
+    op: Builder, node: Primal, value: ir.Value, *, back: bool = False, exclusive: int | None = None
+) -> ir.Value:
     """Running sum the node's way along its axis, or the other way."""
     exclusive = int(node.attribute("exclusive", 0)) if exclusive is None else exclusive
     return op.CumSum(value, node.x(1), exclusive=exclusive, reverse=int(node.attribute("reverse", 0)) ^ int(back))

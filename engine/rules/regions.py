@@ -125,7 +125,9 @@ def roi_align(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]
         mine = _owners(op, node)
         spread = op.Mul(op.Unsqueeze(columns.matrix, [2]), op.Unsqueeze(mine, [1, 3]))
         # [C, H, R q] times [R q, N W]: regions are summed by the product itself.
-        left = op.Reshape(op.Transpose(partial, perm=[1, 2, 0, 3]), op.Concat(op.Shape(x, start=1, end=3), [-1], axis=0))
+        left = op.Reshape(
+            op.Transpose(partial, perm=[1, 2, 0, 3]), op.Concat(op.Shape(x, start=1, end=3), [-1], axis=0)
+        )
         right = op.Reshape(spread, op.Concat([-1], op.Mul(op.Shape(x, start=0, end=1), op.Shape(x, start=3)), axis=0))
         whole = op.Reshape(op.MatMul(left, right), op.Concat([0, 0], op.Shape(x, start=0, end=1), [-1], axis=0))
         return op.Transpose(whole, perm=[2, 0, 1, 3])
@@ -274,8 +276,6 @@ def roi_align_bias(op: Builder, node: Primal) -> Sequence[Bias]:
         for line in (rows, columns)
     ]
     pairs = ((moved[0], columns.matrix), (rows.matrix, moved[1]))
-    change = [
-        op.MatMul(op.MatMul(_matrix(op, a), regions), _matrix(op, _turned(op, b, 3))) for a, b in pairs
-    ]
+    change = [op.MatMul(op.MatMul(_matrix(op, a), regions), _matrix(op, _turned(op, b, 3))) for a, b in pairs]
     total = op.Add(*change)
     return [Bias(op.Neg(total) if node.active(0) else op.Sub(node.y, total), "implicit")]

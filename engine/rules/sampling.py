@@ -214,9 +214,7 @@ def scattered(op: Builder, x: ir.Value, dy: ir.Value, taps: Sequence[Taps]) -> i
     zeros = op.ConstantOfShape(
         op.Reshape(count_of(op, x), [1]), value=ir.tensor([0], dtype=updates.dtype or ir.DataType.FLOAT)
     )
-    total = op.ScatterElements(
-        op.Reshape(zeros, flat), per_channel(op, x, index), updates, axis=2, reduction="add"
-    )
+    total = op.ScatterElements(op.Reshape(zeros, flat), per_channel(op, x, index), updates, axis=2, reduction="add")
     return reshape_like(op, cast_like(op, total, x), x)
 
 
@@ -265,7 +263,9 @@ def affine_grid(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contributio
     theta, known = node.x(0), node.dims(0)
     count = known[1] if known is not None else None
     if not isinstance(count, int):
-        raise node.unsupported("it is not known whether it is 2-D or 3-D", "export the model with a fixed shape of theta")
+        raise node.unsupported(
+            "it is not known whether it is 2-D or 3-D", "export the model with a fixed shape of theta"
+        )
     whole = op.constant(np.eye(count, count + 1)[None], theta.dtype)
     size = op.Concat([1], op.Slice(node.x(1), [1], [END]), axis=0)
     base = op.Reshape(op.AffineGrid(whole, size, align_corners=int(node.attribute("align_corners", 0))), [-1, count])

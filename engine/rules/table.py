@@ -91,14 +91,14 @@ class Table(Generic[R]):
             entries = self._entries.setdefault((domain, op_type), [])
             for other in entries:
                 if other.since == since:
-                    raise ValueError(f"two {self.kind} rules for {domain or 'ai.onnx'}::{op_type}: {other.rule!r}, {rule!r}")
+                    raise ValueError(
+                        f"two {self.kind} rules for {domain or 'ai.onnx'}::{op_type}: {other.rule!r}, {rule!r}"
+                    )
             entries.append(Entry(rule, since, broadcasts))
             entries.sort(key=lambda e: e.since)
         return rule
 
-    def register(
-        self, *op_types: str, domain: str = "", since: int = 1, broadcasts: bool = False
-    ) -> Callable[[R], R]:
+    def register(self, *op_types: str, domain: str = "", since: int = 1, broadcasts: bool = False) -> Callable[[R], R]:
         """Decorator form of :meth:`add`."""
         return lambda rule: self.add(rule, *op_types, domain=domain, since=since, broadcasts=broadcasts)
 

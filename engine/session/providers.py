@@ -45,7 +45,9 @@ def resolve(providers: str | Sequence[ProviderSpec] | None) -> list[ProviderSpec
     for spec in given:
         if isinstance(spec, str):
             full.append(SHORT.get(spec.lower(), spec))
-        elif not (isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[0], str) and isinstance(spec[1], dict)):
+        elif not (
+            isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[0], str) and isinstance(spec[1], dict)
+        ):
             raise OptionError(f"{spec!r} is no provider; give names, or pairs of a name and a dict of options")
         else:
             full.append((SHORT.get(spec[0].lower(), spec[0]), spec[1]))

@@ -36,7 +36,10 @@ class GridSample(OpRun):
         self, x: Array, grid: Array, mode: Any = "linear", padding_mode: Any = "zeros", align_corners: int = 0
     ) -> tuple[Array]:
         count = x.ndim - 2
-        axes = [self._taps(grid[..., count - 1 - k], x.shape[2 + k], mode, padding_mode, align_corners) for k in range(count)]
+        axes = [
+            self._taps(grid[..., count - 1 - k], x.shape[2 + k], mode, padding_mode, align_corners)
+            for k in range(count)
+        ]
         total = np.zeros((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
         for combination in itertools.product(*axes):
             weight = np.prod([w for _, w in combination], axis=0)

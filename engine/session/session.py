@@ -87,7 +87,9 @@ class Session:
                 results = self._session.run(names, dict(feeds))
         except Exception as e:  # every runtime error, whatever its class
             text = str(e)
-            if isinstance(e, MemoryError) or any(s in text.lower() for s in ("allocate memory", "bad_alloc", "out of memory")):
+            if isinstance(e, MemoryError) or any(
+                s in text.lower() for s in ("allocate memory", "bad_alloc", "out of memory")
+            ):
                 raise MemoryError(text) from None
             raise SessionError(f"the runtime failed on the rewritten graph: {_short(text)}") from e
         return dict(zip(names, results, strict=True))
@@ -119,7 +121,10 @@ def _create(runtime: Any, model: ir.Model, providers: list[ProviderSpec], thread
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        if sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None) < _PROTO_LIMIT:
+        if (
+            sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+            < _PROTO_LIMIT
+        ):
             return runtime.InferenceSession(to_proto(model).SerializeToString(), options, providers=providers)
         with tempfile.TemporaryDirectory(prefix="onnxplain-") as folder:
             path = Path(folder) / "model.onnx"

@@ -18,7 +18,13 @@ FOLDER = os.environ.get("ONNXPLAIN_SILERO", "")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="set ONNXPLAIN_SILERO to the folder with silero-vad's onnx files")
 
 #: Five exports of one network. `silero_vad_half` has weights of its own: the runtime's own answer differs as well.
-SAME = ["silero_vad", "silero_vad_16k_op15", "silero_vad_16k_sequence", "silero_vad_op18_ifless", "silero_vad_openvino_16k"]
+SAME = [
+    "silero_vad",
+    "silero_vad_16k_op15",
+    "silero_vad_16k_sequence",
+    "silero_vad_op18_ifless",
+    "silero_vad_openvino_16k",
+]
 
 
 def explained(name: str, method: str) -> ox.Explanation:

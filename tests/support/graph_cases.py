@@ -92,7 +92,13 @@ def plain32(proto: onnx.ModelProto, feeds: Arrays) -> list[Array]:
 
 
 def check_graph(
-    proto: onnx.ModelProto, feeds: Arrays, wrt: list[str], *, runtime: bool = True, biases: bool = True, plain: Any = None
+    proto: onnx.ModelProto,
+    feeds: Arrays,
+    wrt: list[str],
+    *,
+    runtime: bool = True,
+    biases: bool = True,
+    plain: Any = None,
 ) -> Arrays:
     """All checks on a float64 model; gives the float64 gradients by operand.
 
@@ -150,7 +156,13 @@ def _check_differences(evaluate: Any, names: list[str], feeds: Arrays, seeds: Ar
 
 
 def _check_runtime(
-    proto: onnx.ModelProto, feeds: Arrays, seeds: Arrays, found: Arrays, wrt: list[str], outputs: list[str], biases: bool
+    proto: onnx.ModelProto,
+    feeds: Arrays,
+    seeds: Arrays,
+    found: Arrays,
+    wrt: list[str],
+    outputs: list[str],
+    biases: bool,
 ) -> None:
     narrow = {n: x.astype(np.float32) if x.dtype == np.float64 else x for n, x in feeds.items()}
     model, _ = rewritten(proto, wrt, outputs, biases=biases)

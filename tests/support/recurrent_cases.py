@@ -88,7 +88,9 @@ def build(case: Recurrent, arrays: dict[str, Array], *, dynamic: bool) -> onnx.M
     }
     symbols["initial_c"] = symbols["initial_h"]
     inputs = [
-        helper.make_tensor_value_info(n, kind, symbols[n] if dynamic else arrays[n].shape) for n in symbols if n in arrays
+        helper.make_tensor_value_info(n, kind, symbols[n] if dynamic else arrays[n].shape)
+        for n in symbols
+        if n in arrays
     ]
     weights = [onnx.numpy_helper.from_array(a, n) for n, a in arrays.items() if n not in symbols]
     outputs = [helper.make_tensor_value_info(n, kind, None) for n in case.names]

@@ -134,7 +134,9 @@ class Work:
         self.put(old, q)
         self.remember(q, x, scale, zero)
 
-    def remember(self, q: ir.Value, x: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int | None = None) -> None:
+    def remember(
+        self, q: ir.Value, x: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int | None = None
+    ) -> None:
         """Note the real form of a quantised activation."""
         if self.round_values:
             value = dequantized(self.op, q, scale, zero, axis)
@@ -201,7 +203,9 @@ def scalar(op: Builder, value: ir.Value) -> ir.Value:
     return op.Reshape(value, op.constant(np.zeros(0, np.int64))) if dims(value) == (1,) else value
 
 
-def dequantized(op: Builder, value: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int | None = None) -> ir.Value:
+def dequantized(
+    op: Builder, value: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int | None = None
+) -> ir.Value:
     """DequantizeLinear, per tensor or along an axis; a scalar zero point goes with a vector of scales."""
     scale, zero = scalar(op, scale), None if zero is None else scalar(op, zero)
     if rank(scale) == 1 and zero is not None and rank(zero) == 0:

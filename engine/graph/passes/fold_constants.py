@@ -37,7 +37,20 @@ _EVALUATED = frozenset(
     | {"Flatten", "Transpose", "Identity", "Expand", "Tile", "Range", "ConstantOfShape", "EyeLike", "Trilu", "NonZero"}
     | {"Add", "Sub", "Mul", "Div", "Mod", "Pow", "Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Sin", "Cos"}
     | {"Floor", "Ceil", "Round", "Sign", "Max", "Min", "Sum", "Mean", "Clip", "Relu", "Sigmoid", "Tanh", "MatMul"}
-    | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "Where", "IsNaN", "IsInf"}
+    | {
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "And",
+        "Or",
+        "Xor",
+        "Not",
+        "Where",
+        "IsNaN",
+        "IsInf",
+    }
     | {"ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin", "ReduceMean", "ArgMax", "ArgMin", "CumSum"}
     | {"ScatterND", "ScatterElements", "Compress", "OptionalHasElement"}
 )
@@ -218,7 +231,10 @@ class _Folder:
     def _sharpen(self, value: ir.Value, found: Sequence[Dim]) -> None:
         known = dims(value)
         if known is not None and len(known) == len(found):
-            found = [new if new is not None and not isinstance(old, int) else old for old, new in zip(known, found, strict=True)]
+            found = [
+                new if new is not None and not isinstance(old, int) else old
+                for old, new in zip(known, found, strict=True)
+            ]
         if known is None or tuple(found) != known:
             set_dims(value, found)
             self.dirty.add(value)
@@ -234,7 +250,13 @@ class _Folder:
                 if x is not None and x.name and (array := constant(x)) is not None and array.nbytes <= LIMIT
             }
             found = onnx.shape_inference.infer_node_outputs(
-                schema, ir.to_proto(node), types, data, None, [onnx.helper.make_opsetid("", self.opset)], self.ir_version
+                schema,
+                ir.to_proto(node),
+                types,
+                data,
+                None,
+                [onnx.helper.make_opsetid("", self.opset)],
+                self.ir_version,
             )
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError, KeyError):
             return  # less is known; what is known stays right
@@ -246,7 +268,10 @@ class _Folder:
             if proto is not None and proto.tensor_type.HasField("shape"):
                 self._sharpen(
                     value,
-                    [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in proto.tensor_type.shape.dim],
+                    [
+                        d.dim_value if d.HasField("dim_value") else d.dim_param or None
+                        for d in proto.tensor_type.shape.dim
+                    ],
                 )
 
 

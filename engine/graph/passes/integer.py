@@ -209,9 +209,7 @@ def _mean(work: Work, node: Primal) -> None:
 
 @_integer("QLinearConcat")
 def _concat(work: Work, node: Primal) -> None:
-    parts = [
-        work.real(node.x(i), node.x(i + 1), node.optional(i + 2)) for i in range(2, len(node.inputs), 3)
-    ]
+    parts = [work.real(node.x(i), node.x(i + 1), node.optional(i + 2)) for i in range(2, len(node.inputs), 3)]
     work.quantise(node, work.op.Concat(*parts, axis=int(node.attribute("axis"))), node.x(0), node.optional(1))
 
 

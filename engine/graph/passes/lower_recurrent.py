@@ -188,7 +188,9 @@ class _Lowering:
         return [op.Squeeze(p, [0]) for p in parts]
 
     def _scanned(self, cell: Cell, projected: ir.Value, states: list[ir.Value], reverse: bool) -> _Run:
-        body = ir.Graph([], [], nodes=[], opset_imports=dict(self.op.graph.opset_imports), name=self.op.unique_name("step"))
+        body = ir.Graph(
+            [], [], nodes=[], opset_imports=dict(self.op.graph.opset_imports), name=self.op.unique_name("step")
+        )
         inner = self.op.inside(body)
         sequences = [projected] if self.mask is None else [projected, self.mask]
         formals = [

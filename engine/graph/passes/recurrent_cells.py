@@ -37,7 +37,9 @@ def activations_of(names: Sequence[str], alpha: list[float], beta: list[float], 
     found = []
     for name in names:
         if name.lower() not in _NUMBERS:
-            raise refuse(f"its activation '{name}' is not one of the standard's", "export the model with a standard one")
+            raise refuse(
+                f"its activation '{name}' is not one of the standard's", "export the model with a standard one"
+            )
         first, second = _NUMBERS[name.lower()]
         a = next(alphas, first) if first is not None else 0.0
         b = next(betas, second) if second is not None else 0.0

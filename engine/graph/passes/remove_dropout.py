@@ -45,7 +45,9 @@ class RefuseTrainingPass(ir.passes.InPlacePass):
         for node in ir.traversal.RecursiveGraphIterator(model.graph):
             reason = _TRAINING.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             if reason is not None and _trains(node):
-                raise UnsupportedNodeError(label(node), describe(node), reason, "export the model in inference (eval) mode")
+                raise UnsupportedNodeError(
+                    label(node), describe(node), reason, "export the model in inference (eval) mode"
+                )
         return ir.passes.PassResult(model, modified=False)
 
 

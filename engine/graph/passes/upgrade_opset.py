@@ -328,7 +328,9 @@ def _tf_half_pixel(node: ir.Node) -> None:
     rounding = _TF_ROUNDINGS.get(str(_attribute(node, "nearest_mode", "round_prefer_floor")))
     if _attribute(node, "mode", "nearest") != "nearest" or rounding is None:
         raise UnsupportedNodeError(
-            label(node), describe(node), "coordinates tf_half_pixel_for_nn with this mode and rounding have no newer form",
+            label(node),
+            describe(node),
+            "coordinates tf_half_pixel_for_nn with this mode and rounding have no newer form",
             "export the model again at opset 13 or newer",
         )
     node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "half_pixel")

@@ -22,7 +22,11 @@ Array = np.ndarray[Any, Any]
 def own_answer(proto: onnx.ModelProto, x: Array) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    return np.asarray(onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0])  # noqa: E501
+    return np.asarray(
+        onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(
+            None, {"x": x}
+        )[0]
+    )  # noqa: E501
 
 
 def deep(dtype: int, layers: int = 8) -> onnx.ModelProto:
@@ -33,7 +37,9 @@ def deep(dtype: int, layers: int = 8) -> onnx.ModelProto:
         nodes += [node("Gemm", f"h{i} w{i} b{i}" if i else "x w0 b0", f"z{i}"), node("Relu", f"z{i}", f"h{i + 1}")]
         weights[f"w{i}"] = rng.normal(scale=0.02, size=(6, 6)) + 0.005
         weights[f"b{i}"] = np.full(6, 0.5)
-    return model([*nodes, node("Identity", f"z{layers - 1}", "y")], {"x": ["N", 6]}, {"y": ["N", 6]}, weights, dtype=dtype)
+    return model(
+        [*nodes, node("Identity", f"z{layers - 1}", "y")], {"x": ["N", 6]}, {"y": ["N", 6]}, weights, dtype=dtype
+    )
 
 
 def test_convolutional_net_agrees_with_float32_within_rounding() -> None:
@@ -44,7 +50,9 @@ def test_convolutional_net_agrees_with_float32_within_rounding() -> None:
     np.testing.assert_array_equal(e.outputs["logits"], own_answer(half, x))
     assert e.outputs["logits"].dtype == np.float16
     assert e.attributions["x"].dtype == np.float32
-    np.testing.assert_allclose(e.attributions["x"], truth.attributions["x"], atol=2e-3 * np.abs(truth.attributions["x"]).max())
+    np.testing.assert_allclose(
+        e.attributions["x"], truth.attributions["x"], atol=2e-3 * np.abs(truth.attributions["x"]).max()
+    )
     assert e.residual is not None
     assert e.residual.relative.max() < 1e-5
     assert e.provenance["dtype"] == "float"
@@ -65,9 +73,13 @@ def test_gradient_below_the_smallest_half_does_not_vanish() -> None:
 def test_path_method_on_half_inputs() -> None:
     half, x = fullgrad_net(TensorProto.FLOAT16)
     e = ox.explain(half, x, method="integrated_gradients", steps=64)
-    truth = ox.explain(fullgrad_net()[0], x.astype(np.float32), method="integrated_gradients", steps=64, target=e.target)
+    truth = ox.explain(
+        fullgrad_net()[0], x.astype(np.float32), method="integrated_gradients", steps=64, target=e.target
+    )
     # Points on the path are handed to a model that takes float16, so they are rounded.
-    np.testing.assert_allclose(e.attributions["x"], truth.attributions["x"], atol=0.02 * np.abs(truth.attributions["x"]).max())
+    np.testing.assert_allclose(
+        e.attributions["x"], truth.attributions["x"], atol=0.02 * np.abs(truth.attributions["x"]).max()
+    )
 
 
 def test_products_of_a_half_model_for_weights_and_inputs_are_float32() -> None:
@@ -83,7 +95,9 @@ def test_products_of_a_half_model_for_weights_and_inputs_are_float32() -> None:
 def test_bfloat16_on_the_exact_evaluator() -> None:
     """onnxruntime's CPU build has no kernels for it; the graph is the same."""
     nodes = [node("Mul", "x k", "h"), node("Relu", "h", "y")]
-    proto = model(nodes, {"x": ["N", 3]}, {"y": ["N", 3]}, {"k": np.array([0.5, -2.0, 1.5])}, dtype=TensorProto.BFLOAT16)
+    proto = model(
+        nodes, {"x": ["N", 3]}, {"y": ["N", 3]}, {"k": np.array([0.5, -2.0, 1.5])}, dtype=TensorProto.BFLOAT16
+    )
     rewritten = ox.compile(proto, method="gradient", providers="reference")
     x = np.array([[1.0, 2.0, 3.0]], dtype=onnx.helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
     e = rewritten(x, target=2)

@@ -129,9 +129,7 @@ def test_if_whose_branches_differ_in_rank() -> None:
         node("Sigmoid", ["s"], ["g"]),
         node("Mul", ["g", "s"], ["y"]),
     ]
-    proto = model(
-        nodes, [info("x", ["N", "T"])], ["y"], last=np.asarray(1), one=np.asarray(1), axis=np.asarray([1])
-    )
+    proto = model(nodes, [info("x", ["N", "T"])], ["y"], last=np.asarray(1), one=np.asarray(1), axis=np.asarray([1]))
     for width in (1, 3):
         check_graph(proto, {"x": draw(4, width)}, ["x"])
 
@@ -139,12 +137,16 @@ def test_if_whose_branches_differ_in_rank() -> None:
 def test_a_gradient_that_ends_inside_a_branch_is_reported() -> None:
     then = graph([node("Round", ["x"], ["r"])], [], ["r"])
     other = graph([node("Sin", ["x"], ["r"])], [], ["r"])
-    proto = model([node("If", ["c"], ["y"], then_branch=then, else_branch=other)], [info("x", [3]), info("c", [], BOOL)], ["y"])
+    proto = model(
+        [node("If", ["c"], ["y"], then_branch=then, else_branch=other)], [info("x", [3]), info("c", [], BOOL)], ["y"]
+    )
     rewriter = Rewriter(canonicalise(read_model(proto)))
     y = rewriter.value("y")
     path = rewriter.backward_from({y: rewriter.add_input("seed", y.dtype, [3])}, [rewriter.value("x")]).path
     assert [b.operator for b in path.blocked] == ["Round"]
-    proto = model([node("If", ["c"], ["y"], then_branch=then, else_branch=then)], [info("x", [3]), info("c", [], BOOL)], ["y"])
+    proto = model(
+        [node("If", ["c"], ["y"], then_branch=then, else_branch=then)], [info("x", [3]), info("c", [], BOOL)], ["y"]
+    )
     with pytest.raises(BlockedGradientError, match="Round"):
         rewritten(proto, ["x"], ["y"])
 

@@ -120,7 +120,8 @@ def key_mask(op: Builder, node: Primal, index: int, keys: ir.Value, value: float
         known, batch = dims(mask), node.dims(0)
         if known is None or batch is None or known[0] is None or known[0] != batch[0]:
             raise node.unsupported(
-                "its mask has one axis and not one number per sample (packed starts and ends)", "use a mask [batch, keys]"
+                "its mask has one axis and not one number per sample (packed starts and ends)",
+                "use a mask [batch, keys]",
             )
         valid = op.Less(op.Unsqueeze(count_up(op, keys), [0]), op.Unsqueeze(op.Cast(mask, to=_INT64.value), [1]))
         return penalty(op, op.Unsqueeze(valid, [1, 2]), dtype, value)
@@ -142,7 +143,9 @@ def attention(op: Builder, node: Primal) -> Sequence[ir.Value | None]:
     sizes = [int(s) for s in node.attribute("qkv_hidden_sizes", ()) or ()]
     if not sizes:
         if width is None:
-            raise node.unsupported("the width of its weights is known only at run time", "export it with constant weights")
+            raise node.unsupported(
+                "the width of its weights is known only at run time", "export it with constant weights"
+            )
         sizes = [width // 3] * 3
     projected = add_all(op, op.MatMul(node.x(), node.x(1)), node.optional(2))
     parts = op.emit("Split", [projected, op.constant(sizes, _INT64)], outputs=3, axis=-1)
@@ -224,7 +227,9 @@ def _unpacked(op: Builder, node: Primal, x: ir.Value, parts: int, shift: ir.Valu
 def group_query_attention(op: Builder, node: Primal) -> Sequence[ir.Value | None]:
     """Attention where several heads of queries share one head of keys and values; without a filled cache."""
     refuse_operands(node, 10, "attention_bias", "head_sink", "k_scale", "v_scale", "q_norm_weight", "k_norm_weight")
-    refuse_attributes(node, smooth_softmax=0, kv_cache_bit_width=0, k_quant_type="NONE", v_quant_type="NONE", qk_output=0)
+    refuse_attributes(
+        node, smooth_softmax=0, kv_cache_bit_width=0, k_quant_type="NONE", v_quant_type="NONE", qk_output=0
+    )
     refuse_attributes(node, causal=1, sliding_window_cache=0)
     if node.attribute("smooth_softmax", 0) == 1:
         raise node.unsupported("smooth_softmax=1", "export the model without it")

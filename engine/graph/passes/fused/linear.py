@@ -34,7 +34,9 @@ def activate(op: Builder, node: Primal, x: ir.Value, parameters: Sequence[float]
         return op.Clip(x, parameters[0], parameters[1])
     if kind == "HardSigmoid" and len(parameters) >= 2:
         return op.HardSigmoid(x, alpha=parameters[0], beta=parameters[1])
-    raise node.unsupported(f"the fused activation '{kind}' is not known", "give the model as it was before optimisation")
+    raise node.unsupported(
+        f"the fused activation '{kind}' is not known", "give the model as it was before optimisation"
+    )
 
 
 def _named_parameters(node: Primal) -> list[float]:

@@ -11,7 +11,9 @@ from onnxplain.engine.graph.passes.fused.table import CONTRIB, add_all, splits
 from onnxplain.engine.rules.node import Primal
 
 
-def root_mean_square(op: Builder, x: ir.Value, epsilon: float, axes: Sequence[int] = (-1,)) -> tuple[ir.Value, ir.Value]:
+def root_mean_square(
+    op: Builder, x: ir.Value, epsilon: float, axes: Sequence[int] = (-1,)
+) -> tuple[ir.Value, ir.Value]:
     """x over its root mean square, and one over that root."""
     inverse = op.Reciprocal(op.Sqrt(op.Add(op.ReduceMean(op.Mul(x, x), list(axes), keepdims=1), epsilon)))
     return op.Mul(x, inverse), inverse

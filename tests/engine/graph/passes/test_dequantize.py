@@ -119,8 +119,13 @@ CASES: dict[str, tuple[list[onnx.NodeProto], list[onnx.NodeProto], tuple[int, ..
 COMMON = {"xs": S, "xz": U8, "ys": np.float32(0.2), "yz": U8, "ps": np.float32(1 / 256), "pz": np.uint8(0)}
 
 
-def build(nodes: list[onnx.NodeProto], shape: tuple[int, ...], weights: dict[str, Any], quantised: bool) -> onnx.ModelProto:
-    given = {k: np.asarray(v, np.float32) if np.asarray(v).dtype == np.float64 else np.asarray(v) for k, v in {**COMMON, **weights}.items()}  # noqa: E501
+def build(
+    nodes: list[onnx.NodeProto], shape: tuple[int, ...], weights: dict[str, Any], quantised: bool
+) -> onnx.ModelProto:
+    given = {
+        k: np.asarray(v, np.float32) if np.asarray(v).dtype == np.float64 else np.asarray(v)
+        for k, v in {**COMMON, **weights}.items()
+    }  # noqa: E501
     last = nodes[-1].output[0]
     nodes = list(nodes)
     if last == "q":
@@ -133,13 +138,19 @@ def build(nodes: list[onnx.NodeProto], shape: tuple[int, ...], weights: dict[str
         nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape[1:]])], [helper.make_tensor_value_info("y", 1, None)],  # noqa: E501
         [numpy_helper.from_array(a, n) for n, a in given.items() if n in used],
     )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)], ir_version=8)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)], ir_version=8
+    )
 
 
 def plain(proto: onnx.ModelProto, x: Array) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    return np.asarray(onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0])  # noqa: E501
+    return np.asarray(
+        onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(
+            None, {"x": x}
+        )[0]
+    )  # noqa: E501
 
 
 @pytest.mark.parametrize("quantisation", ["straight_through", "float_shadow"])
@@ -150,7 +161,9 @@ def test_own_output_stays_and_the_gradient_is_the_twins(name: str, quantisation:
     x = np.random.default_rng(4).normal(scale=0.8, size=shape).astype(np.float32)
     expected = plain(proto, x)
     e = ox.explain(proto, x, method="fullgrad", quantisation=quantisation)
-    assert np.array_equal(e.outputs["y"], expected), "the model's own nodes are untouched, so its output is the same bit by bit"
+    assert np.array_equal(e.outputs["y"], expected), (
+        "the model's own nodes are untouched, so its output is the same bit by bit"
+    )
     assert e.quantisation == quantisation
     truth = ox.explain(real, x, method="gradient", target=e.target, head="probability")
     if name not in ("QLinearSoftmax", "QLinearSigmoid"):
@@ -172,7 +185,10 @@ def test_relu_that_the_range_took_over_stays_in_the_float_shadow() -> None:
     nodes = [one("QuantizeLinear", "x ys pz", "q")]
     proto = build([*nodes, one("DequantizeLinear", "q ys pz", "y")], (1, 4), {}, True)
     x = np.array([[-3.0, 1.0, 5.0, 900.0]], np.float32)
-    found = [ox.explain(proto, x, method="gradient", target=t, quantisation="float_shadow").attributions["x"][0, t] for t in range(4)]  # noqa: E501
+    found = [
+        ox.explain(proto, x, method="gradient", target=t, quantisation="float_shadow").attributions["x"][0, t]
+        for t in range(4)
+    ]  # noqa: E501
     np.testing.assert_allclose(found, [0, 1, 1, 0])
 
 
@@ -186,7 +202,11 @@ def test_unknown_choice_is_refused_with_the_possible_ones() -> None:
 def test_weights_alone_in_integers_are_no_quantised_model(form: str) -> None:
     """Cast and Mul, or DequantizeLinear, on initializers: a float model, with the float model's gradient."""
     stored = {"m": M, "ms": np.float32(0.01), "mz": np.int8(0), "mf": M * 0.01}
-    first = [one("Cast", "m", "c", to=1), one("Mul", "c ms", "d")] if form == "cast" else [one("DequantizeLinear", "m ms mz", "d")]  # noqa: E501
+    first = (
+        [one("Cast", "m", "c", to=1), one("Mul", "c ms", "d")]
+        if form == "cast"
+        else [one("DequantizeLinear", "m ms mz", "d")]
+    )  # noqa: E501
     proto = build([*first, one("MatMul", "x d", "f")], (2, 8), stored, True)
     x = np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)
     e = ox.explain(proto, x, method="fullgrad", target=1)
@@ -195,7 +215,11 @@ def test_weights_alone_in_integers_are_no_quantised_model(form: str) -> None:
     np.testing.assert_allclose(e.outputs["y"], x @ (M * np.float32(0.01)), rtol=1e-5, atol=1e-6)
     # onnxruntime may round the other operand of such a product to 8 bits as well, on its own account.
     np.testing.assert_allclose(e.outputs["y"], plain(proto, x), atol=0.01)
-    np.testing.assert_allclose(ox.explain(proto, x, method="gradient", target=1).attributions["x"], np.tile(M[:, 1] * np.float32(0.01), (2, 1)), rtol=1e-5)  # noqa: E501
+    np.testing.assert_allclose(
+        ox.explain(proto, x, method="gradient", target=1).attributions["x"],
+        np.tile(M[:, 1] * np.float32(0.01), (2, 1)),
+        rtol=1e-5,
+    )  # noqa: E501
 
 
 @pytest.mark.slow
@@ -210,7 +234,10 @@ def test_map_of_an_int8_network_is_the_float_networks(quantisation: str) -> None
     if folder is None:
         pytest.skip("the development models are not there")
     data = pytest.importorskip("skimage.data", reason="needs scikit-image for its photos")
-    photos = [cv2.resize(getattr(data, n)()[..., :3], (224, 224), interpolation=cv2.INTER_AREA) for n in ("astronaut", "coffee")]
+    photos = [
+        cv2.resize(getattr(data, n)()[..., :3], (224, 224), interpolation=cv2.INTER_AREA)
+        for n in ("astronaut", "coffee")
+    ]
     x = ((np.stack(photos).astype(np.float32) - 127) / 128).transpose(0, 3, 1, 2)
     int8 = folder / "efficientnet-lite0-int8-qdq.onnx"
     truth = ox.explain(folder / "efficientnet-lite0-op18.onnx", x, method="fullgrad")

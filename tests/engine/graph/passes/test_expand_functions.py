@@ -22,6 +22,8 @@ CLASSES = np.asarray([2, 0, 1, 2], np.int64)
 #: Class weights, whose sum is divided by.
 POSITIVE: dict[str, Any] = {"batch": False, "draw": uniform(0.2, 1.0)}
 PLACES = np.asarray([[2, 0, 1], [1, 1, 0]], np.int64)
+
+
 def attention(**arguments: Any) -> Case:
     """Head size 16: the body keeps its scale in float32, where 1/16 has an exact fourth root."""
     return case("Attention", opset=arguments.pop("opset", 23), batch=False, **arguments)
@@ -88,7 +90,9 @@ def test_unknown_types_leave_the_node_to_be_refused() -> None:
     node = helper.make_node("RotaryEmbedding", ["u", "c", "s"], ["y"], name="rotary")
     unknown = helper.make_node("Mystery", ["x"], ["u"], domain="third.party")
     infos = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in ("x", "c", "s")]
-    graph = helper.make_graph([unknown, node], "g", infos, [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)])
+    graph = helper.make_graph(
+        [unknown, node], "g", infos, [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
+    )
     opsets = [helper.make_opsetid("", 23), helper.make_opsetid("third.party", 1)]
     model = canonicalise(read_model(helper.make_model(graph, opset_imports=opsets, ir_version=10)))
     assert [n.op_type for n in model.graph] == ["Mystery", "RotaryEmbedding"]

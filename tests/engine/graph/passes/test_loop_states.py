@@ -32,7 +32,10 @@ def loop(nodes: list[onnx.NodeProto], declared: list[int | str] | None) -> tuple
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("z", "ks")],
-        [onnx.numpy_helper.from_array(np.asarray(2), "n"), onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32), "W")],
+        [
+            onnx.numpy_helper.from_array(np.asarray(2), "n"),
+            onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32), "W"),
+        ],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     model = canonicalise(read_model(proto))

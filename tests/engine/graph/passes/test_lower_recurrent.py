@@ -66,7 +66,9 @@ def test_an_lstm_in_a_branch_is_lowered() -> None:
     arrays = case.arrays(np.float32)
     inner = build(case, arrays, dynamic=True).graph
     then = helper.make_graph(list(inner.node), "t", [], [inner.output[0]])
-    other = helper.make_graph([helper.make_node("Identity", ["Y_"], ["Z"])], "e", [], [helper.make_empty_tensor_value_info("Z")])
+    other = helper.make_graph(
+        [helper.make_node("Identity", ["Y_"], ["Z"])], "e", [], [helper.make_empty_tensor_value_info("Z")]
+    )
     nodes = [
         helper.make_node("ReduceSum", ["X"], ["s"], keepdims=0),
         helper.make_node("Greater", ["s", "zero"], ["c"]),
