@@ -26,7 +26,7 @@ def own_answer(proto: onnx.ModelProto, x: Array) -> Array:
         onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(
             None, {"x": x}
         )[0]
-    )  # noqa: E501
+    )
 
 
 def deep(dtype: int, layers: int = 8) -> onnx.ModelProto:

@@ -125,7 +125,7 @@ def build(
     given = {
         k: np.asarray(v, np.float32) if np.asarray(v).dtype == np.float64 else np.asarray(v)
         for k, v in {**COMMON, **weights}.items()
-    }  # noqa: E501
+    }
     last = nodes[-1].output[0]
     nodes = list(nodes)
     if last == "q":
@@ -150,7 +150,7 @@ def plain(proto: onnx.ModelProto, x: Array) -> Array:
         onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(
             None, {"x": x}
         )[0]
-    )  # noqa: E501
+    )
 
 
 @pytest.mark.parametrize("quantisation", ["straight_through", "float_shadow"])
@@ -188,7 +188,7 @@ def test_relu_that_the_range_took_over_stays_in_the_float_shadow() -> None:
     found = [
         ox.explain(proto, x, method="gradient", target=t, quantisation="float_shadow").attributions["x"][0, t]
         for t in range(4)
-    ]  # noqa: E501
+    ]
     np.testing.assert_allclose(found, [0, 1, 1, 0])
 
 
@@ -206,7 +206,7 @@ def test_weights_alone_in_integers_are_no_quantised_model(form: str) -> None:
         [one("Cast", "m", "c", to=1), one("Mul", "c ms", "d")]
         if form == "cast"
         else [one("DequantizeLinear", "m ms mz", "d")]
-    )  # noqa: E501
+    )
     proto = build([*first, one("MatMul", "x d", "f")], (2, 8), stored, True)
     x = np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)
     e = ox.explain(proto, x, method="fullgrad", target=1)
@@ -219,7 +219,7 @@ def test_weights_alone_in_integers_are_no_quantised_model(form: str) -> None:
         ox.explain(proto, x, method="gradient", target=1).attributions["x"],
         np.tile(M[:, 1] * np.float32(0.01), (2, 1)),
         rtol=1e-5,
-    )  # noqa: E501
+    )
 
 
 @pytest.mark.slow
