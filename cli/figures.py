@@ -136,7 +136,8 @@ def _series(results: Results, samples: Samples, column: Column, place: int, axes
     from onnxplain.engine.render.series import figure_series
 
     explanation, row = column.of(place)
-    signal = samples.feed(place, next(iter(explanation.attributions)))
+    # A class activation map is named after its layer; what is drawn is the input that the map lies over.
+    signal = samples.feed(place, next(iter(explanation.attributions), ""))
     return figure_series(
         signal.T if axes[1] is None else signal, _map(explanation, row, "series"), signed=explanation.signed,
         title=results.samples[place].name, caption=caption_text(**_caption(results, column, place)),

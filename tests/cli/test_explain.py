@@ -261,6 +261,15 @@ def test_a_series_is_drawn(tmp_path: Path) -> None:
     ]
 
 
+def test_a_map_of_a_layer_is_drawn_over_the_series(tmp_path: Path) -> None:
+    """Its attribution is named after the layer, which is no input of the model."""
+    model = saved(series_model(), tmp_path / "m.onnx")
+    x = array(tmp_path / "x.npy", np.random.default_rng(1).standard_normal((1, 2, 16)).astype(np.float32))
+    out = tmp_path / "s.png"
+    assert call("explain", model, x, "-m", "gradcam", "-o", out, "--threads", 1).exit_code == 0
+    assert size_of(out)[1] > 900
+
+
 def test_tokens_are_named_and_drawn(tmp_path: Path) -> None:
     model = saved(token_model(), tmp_path / "m.onnx")
     ids = array(tmp_path / "ids.npy", np.array([[1, 4, 2, 0, 0]]))
