@@ -26,7 +26,7 @@ def infer_node(node: ir.Node, opset: int) -> None:
     if any(x is not None and x.dtype is None for x in node.inputs):
         return
     try:
-        types = {x.name: _type_of(x) for x in node.inputs if x is not None and x.name}
+        types = {x.name: type_proto(x) for x in node.inputs if x is not None and x.name}
         data = {
             x.name: onnx.numpy_helper.from_array(array)
             for x in node.inputs
@@ -51,7 +51,8 @@ def infer_node(node: ir.Node, opset: int) -> None:
             )
 
 
-def _type_of(value: ir.Value) -> onnx.TypeProto:
+def type_proto(value: ir.Value) -> onnx.TypeProto:
+    """What is known of a value's type and sizes, as ONNX's own inference takes it."""
     proto = onnx.TypeProto()
     proto.tensor_type.elem_type = value.dtype.value if value.dtype is not None else 0
     known = dims(value)

@@ -25,6 +25,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxplain.engine.graph.builder import schema_of
 from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.infer import type_proto
 from onnxplain.engine.graph.shapes import Dim, constant, dims, rank, set_dims, static_dims
 
 #: Results above this many bytes are left to the runtime.
@@ -243,7 +244,7 @@ class _Folder:
         """Infer the node's output shapes again after one of its inputs became better known."""
         try:
             schema = schema_of(node.op_type, self.opset)
-            types = {x.name: _type_proto(x) for x in node.inputs if x is not None and x.name}
+            types = {x.name: type_proto(x) for x in node.inputs if x is not None and x.name}
             data = {
                 x.name: onnx.numpy_helper.from_array(array)
                 for x in node.inputs
@@ -283,22 +284,6 @@ def _resizes_to_all(node: ir.Node) -> bool:
     """Whether the operand holds the size of every axis as it will be."""
     policy = node.attributes.get("keep_aspect_ratio_policy")
     return "axes" not in node.attributes and (policy is None or policy.value == "stretch")
-
-
-def _type_proto(value: ir.Value) -> onnx.TypeProto:
-    proto = onnx.TypeProto()
-    if value.dtype is not None:
-        proto.tensor_type.elem_type = value.dtype.value
-    known = dims(value)
-    if known is not None:
-        proto.tensor_type.shape.SetInParent()
-        for d in known:
-            dim = proto.tensor_type.shape.dim.add()
-            if isinstance(d, int):
-                dim.dim_value = d
-            elif d is not None:
-                dim.dim_param = d
-    return proto
 
 
 def _reshaped(sizes: Sizes, source: Sequence[Dim] | None, copies: bool = True) -> Sizes:
