@@ -17,9 +17,13 @@ import onnx_ir as ir
 from onnxplain.engine.backward import Adjoints, Lookup, gradients
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual, Terms
+from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.places import Labels, spatial_axes
 from onnxplain.engine.registry import Registry
 from onnxplain.engine.rewrite import Rewriter, Seed
+
+#: How channels are reduced for a map.
+REDUCTIONS = ("sum_abs", "max_abs", "l2", "sum")
 
 #: Host memory for points that wait for their turn (interpolated, noisy or occluded inputs).
 STAGING_BYTES = 1 << 27
@@ -171,6 +175,45 @@ class Method:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
 
+class Direct(Method):
+    """A method whose whole result is made by one pass of the graph, so that it can be shipped as one.
+
+    A subclass gives the attribution of each subject; the map is its reduction over channels.
+    """
+
+    reduction: str = "sum_abs"
+
+    def __post_init__(self) -> None:
+        choose("reduction", self.reduction, REDUCTIONS)
+
+    def attributions(self, plan: Plan) -> dict[str, ir.Value]:
+        """Emit the attribution per subject, in its shape; words for the result go to ``plan.memo["notes"]``."""
+        raise NotImplementedError
+
+    def prove(self, run: Run, attributions: Mapping[str, Array]) -> Residual | None:
+        """What shows that the result is right, where the method has something that does."""
+        return None
+
+    def build(self, plan: Plan) -> None:
+        found = self.attributions(plan)
+        for subject in plan.subjects:
+            found[subject.name].shape = subject.value.shape
+            plan.output(f"attribution/{subject.name}", found[subject.name], subject.value.shape)
+        if len(plan.subjects) == 1:
+            subject = plan.subjects[0]
+            plan.output("saliency", reduced(plan.rewriter.op, found[subject.name], subject.labels, self.reduction))
+
+    def reduce(self, run: Run) -> Parts:
+        attributions = {n: run.outputs[f"attribution/{n}"] for n in run.x}
+        return Parts(
+            attributions,
+            run.outputs.get("saliency"),
+            residual=self.prove(run, attributions),
+            signed=self.reduction == "sum",
+            notes=list(run.memo.get("notes", ())),
+        )
+
+
 METHODS: Registry[type[Method]] = Registry("method", "onnxplain.engine.methods", "onnxplain.methods")
 
 
@@ -238,6 +281,17 @@ def choose(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """
     if value not in allowed:
         raise OptionError(f"{name}={value!r} is not possible; choose one of {', '.join(map(repr, allowed))}")
+
+
+def reduced(op: Builder, value: ir.Value, labels: Labels, how: str) -> ir.Value:
+    """Emit :func:`reduce_channels`: one value per place."""
+    channels = [i for i in range(1, len(labels)) if i not in spatial_axes(labels).values()]
+    if not channels:
+        return value if how == "sum" else op.Abs(value)
+    if how == "max_abs":
+        return op.ReduceMax(op.Abs(value), channels, keepdims=0)
+    emit = {"sum_abs": op.ReduceL1, "l2": op.ReduceL2, "sum": op.ReduceSum}[how]
+    return emit(value, channels, keepdims=0)
 
 
 def reduce_channels(array: Array, labels: Labels, how: str) -> Array:

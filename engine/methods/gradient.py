@@ -4,35 +4,24 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
+import onnx_ir as ir
 
-from onnxplain.engine.explanation import Array
-from onnxplain.engine.method import Method, Parts, Plan, Run, choose, method, reduce_channels
-
-REDUCTIONS = ("sum_abs", "max_abs", "l2", "sum")
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.method import Direct, Plan, method
 
 
-class _GradientBased(Method):
+class _GradientBased(Direct):
     """One reverse sweep; the subclass says what becomes of the gradient."""
 
     reduction: str = "sum_abs"
 
-    def build(self, plan: Plan) -> None:
-        choose("reduction", self.reduction, REDUCTIONS)
-        for name, gradient in plan.gradients().items():
-            plan.output(f"gradient/{name}", gradient)
-
-    def attribute(self, gradient: Array, x: Array) -> Array:
-        """The attribution from the gradient."""
+    def attribute(self, op: Builder, gradient: ir.Value, x: ir.Value) -> ir.Value:
+        """Emit the attribution from the gradient."""
         raise NotImplementedError
 
-    def reduce(self, run: Run) -> Parts:
-        attributions = {n: self.attribute(run.outputs[f"gradient/{n}"], x) for n, x in run.x.items()}
-        saliency = None
-        if len(attributions) == 1:
-            ((name, array),) = attributions.items()
-            saliency = reduce_channels(array, run.labels[name], self.reduction)
-        return Parts(attributions, saliency, signed=self.reduction == "sum")
+    def attributions(self, plan: Plan) -> dict[str, ir.Value]:
+        gradients = plan.gradients()
+        return {s.name: self.attribute(plan.rewriter.op, gradients[s.name], s.value) for s in plan.subjects}
 
 
 @method("gradient")
@@ -49,7 +38,7 @@ class Gradient(_GradientBased):
 
     reduction: str = "sum_abs"
 
-    def attribute(self, gradient: Array, x: Array) -> Array:
+    def attribute(self, op: Builder, gradient: ir.Value, x: ir.Value) -> ir.Value:
         return gradient
 
 
@@ -67,8 +56,8 @@ class AbsoluteGradient(_GradientBased):
 
     reduction: str = "max_abs"
 
-    def attribute(self, gradient: Array, x: Array) -> Array:
-        return np.abs(gradient)
+    def attribute(self, op: Builder, gradient: ir.Value, x: ir.Value) -> ir.Value:
+        return op.Abs(gradient)
 
 
 @method("input_x_gradient")
@@ -85,5 +74,5 @@ class InputTimesGradient(_GradientBased):
 
     reduction: str = "sum"
 
-    def attribute(self, gradient: Array, x: Array) -> Array:
-        return np.asarray(gradient * x)
+    def attribute(self, op: Builder, gradient: ir.Value, x: ir.Value) -> ir.Value:
+        return op.Mul(gradient, x)

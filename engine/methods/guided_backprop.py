@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxplain.engine.explanation import Array
+import onnx_ir as ir
+
+from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.method import method
 from onnxplain.engine.methods.rectified import RectifiedMethod
 from onnxplain.engine.propagation.composite import Composite
@@ -28,5 +30,5 @@ class GuidedBackprop(RectifiedMethod):
     def rules(self) -> Composite:
         return guided()
 
-    def attribute(self, signal: Array, x: Array) -> Array:
+    def attribute(self, op: Builder, signal: ir.Value, x: ir.Value) -> ir.Value:
         return signal

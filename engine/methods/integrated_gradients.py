@@ -9,8 +9,7 @@ import numpy as np
 from onnxplain.engine.baselines import make_baselines
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual
-from onnxplain.engine.method import STAGING_BYTES, Method, Parts, Plan, Run, choose, method, reduce_channels
-from onnxplain.engine.methods.gradient import REDUCTIONS
+from onnxplain.engine.method import REDUCTIONS, STAGING_BYTES, Method, Parts, Plan, Run, choose, method, reduce_channels
 from onnxplain.engine.quadrature import RULES, quadrature
 
 

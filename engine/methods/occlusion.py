@@ -11,8 +11,7 @@ import numpy as np
 from onnxplain.engine.baselines import make_baselines
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.method import STAGING_BYTES, Method, Parts, Plan, Run, choose, method, reduce_channels
-from onnxplain.engine.methods.gradient import REDUCTIONS
+from onnxplain.engine.method import REDUCTIONS, STAGING_BYTES, Method, Parts, Plan, Run, choose, method, reduce_channels
 from onnxplain.engine.places import Labels, spatial_axes
 
 #: Window and stride of inputs with places where none is asked for: at most this many, and this share of the axis.

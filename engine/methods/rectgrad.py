@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError
-from onnxplain.engine.explanation import Array
+from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.method import method
 from onnxplain.engine.methods.rectified import RectifiedMethod
 from onnxplain.engine.propagation.composite import Composite
@@ -45,5 +46,5 @@ class RectGrad(RectifiedMethod):
     def rules(self) -> Composite:
         return rectified(self.percentile if self.tau is None else None, self.tau or 0.0, self.magnitude)
 
-    def attribute(self, signal: Array, x: Array) -> Array:
-        return np.asarray(signal * x)
+    def attribute(self, op: Builder, signal: ir.Value, x: ir.Value) -> ir.Value:
+        return op.Mul(signal, x)

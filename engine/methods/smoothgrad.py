@@ -8,8 +8,7 @@ import numpy as np
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.method import STAGING_BYTES, Method, Parts, Plan, Run, choose, method, reduce_channels
-from onnxplain.engine.methods.gradient import REDUCTIONS
+from onnxplain.engine.method import REDUCTIONS, STAGING_BYTES, Method, Parts, Plan, Run, choose, method, reduce_channels
 from onnxplain.engine.noise import add_by_sample, noisy_blocks
 
 
