@@ -123,7 +123,7 @@ def batch_axis(labels: Labels, known: Dims | None, batch: Dim) -> int:
 
 
 def _node_bias(op: Builder, node: Primal) -> list[Bias]:
-    entry = BIAS.find(node.domain, node.op_type, op.opset)
+    entry = BIAS.find(node.domain, node.op_type, node.version(op.opset))
     if entry is None:
         raise UnsupportedNodeError(
             node.name, describe(node.ir), "there is no bias rule for this operator", "use a method without bias terms"

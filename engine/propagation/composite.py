@@ -33,7 +33,7 @@ class Composite:
         """The rule that takes the gradient's place at ``node``, or None where the fallback serves it."""
         for predicate, table in self.overrides:
             if predicate(node):
-                entry = table.find(node.domain, node.op_type, opset)
+                entry = table.find(node.domain, node.op_type, node.version(opset))
                 if entry is not None:
                     return entry
         return None

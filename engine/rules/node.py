@@ -55,6 +55,10 @@ class Primal:
         """The operator's domain; the default one is the empty string."""
         return "" if self.ir.domain == "ai.onnx" else self.ir.domain
 
+    def version(self, opset: int) -> int:
+        """The version at which the operator is meant: its own domain's, ``opset`` being the default domain's."""
+        return opset if self.domain == "" else self.ir.version or 1
+
     def x(self, index: int = 0) -> ir.Value:
         """The operand at ``index``; an error of the rule, not of the user, where it is left out."""
         value = self.optional(index)
