@@ -12,6 +12,7 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_resize import Resize as _Resize
 
+from onnxplain.engine.session.reference_attention import ATTENTION
 from onnxplain.engine.session.reference_control import CONTROL
 from onnxplain.engine.session.reference_elementwise import ELEMENTWISE
 from onnxplain.engine.session.reference_normalization import NORMALIZATIONS
@@ -19,7 +20,7 @@ from onnxplain.engine.session.reference_pooling import POOLING
 from onnxplain.engine.session.reference_sampling import SAMPLING
 from onnxplain.engine.session.reference_windows import WINDOWED
 
-CORRECTED: list[type[OpRun]] = [*CONTROL, *ELEMENTWISE, *NORMALIZATIONS, *POOLING, *SAMPLING, *WINDOWED]
+CORRECTED: list[type[OpRun]] = [*ATTENTION, *CONTROL, *ELEMENTWISE, *NORMALIZATIONS, *POOLING, *SAMPLING, *WINDOWED]
 
 
 class Pad(OpRun):

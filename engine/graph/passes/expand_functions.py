@@ -5,7 +5,8 @@ ranks, and on which operands are there, are built per node.
 
 1. Attention, RotaryEmbedding, the losses, ... (:data:`EXPANDED`) -> the standard's body at the model's opset
 2. operators of such a body that have one themselves (a loss within a loss) -> theirs, until none is left
-3. a node whose body cannot be built (unknown types) is left as it is; the walk refuses it where it is asked for
+3. a body that computes in float32 for the sake of narrower operands computes in float64 where an operand is that
+4. a node whose body cannot be built (unknown types) is left as it is; the walk refuses it where it is asked for
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ def body_of(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
     else:
         return None
     _fit_outputs(body, len(node.outputs))
+    if any(x is not None and x.dtype == ir.DataType.DOUBLE for x in node.inputs):
+        _widen(body.node)
     _fill_defaults(node, schema)
     return body if all(_valid(n, opset) for n in body.node) else None
 
@@ -120,6 +123,25 @@ def _fit_outputs(body: onnx.FunctionProto, count: int) -> None:
     computed = {*body.input, *(y for n in body.node for y in n.output)}
     for name in [y for y in body.output if y not in computed]:
         body.node.append(onnx.helper.make_node("Identity", [body.output[0]], [name]))
+
+
+def _widen(nodes: Iterable[onnx.NodeProto]) -> None:
+    """float64 in the place of float32, in graphs inside as well."""
+    single, double = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+    for node in nodes:
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            node.attribute.append(onnx.helper.make_attribute("value", onnx.helper.make_tensor("", double, [1], [0.0])))
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _widen(attribute.g.node)
+                for value in (*attribute.g.input, *attribute.g.output):
+                    if value.type.tensor_type.elem_type == single:
+                        value.type.tensor_type.elem_type = double
+            elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == single:
+                wide = onnx.numpy_helper.to_array(attribute.t).astype("float64")
+                attribute.t.CopyFrom(onnx.numpy_helper.from_array(wide, attribute.t.name))
+            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == single:
+                attribute.i = double
 
 
 def _fill_defaults(node: ir.Node, schema: onnx.defs.OpSchema) -> None:

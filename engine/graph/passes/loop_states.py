@@ -1,8 +1,11 @@
-"""Infers types and sizes inside Loop bodies, where the standard's inference drops the shapes of states.
+"""Infers types and sizes inside Loop and Scan bodies, where the standard's inference drops the shapes of states.
 
-1. A state is taken to have the sizes that it starts with; what the body makes of them is inferred.
+It also sees no constant of an outer graph from inside a body, so that an Unsqueeze by one has no known rank.
+
+1. A state is taken to have the sizes that it starts with; what the body makes of them is inferred. What a Scan
+   goes through has one axis less inside.
 2. Sizes that come out differently are not known, and the body is inferred again, until it agrees with itself.
-3. The Loop's results get those sizes, and the nodes behind it are inferred where they had none.
+3. The node's results get those sizes, and the nodes behind it are inferred where they had none.
 
 Shapes that a file notes for the inputs of a body are not trusted, like all others.
 """
@@ -26,7 +29,7 @@ class LoopStatesPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         opset = model.graph.opset_imports.get("", 18)
-        found = any(n.op_type == "Loop" for n in ir.traversal.RecursiveGraphIterator(model.graph))
+        found = any(n.op_type in _SETTLED for n in ir.traversal.RecursiveGraphIterator(model.graph))
         if found:
             _visit(model.graph, opset)
         return ir.passes.PassResult(model, modified=found)
@@ -34,19 +37,57 @@ class LoopStatesPass(ir.passes.InPlacePass):
 
 def _visit(nodes: Iterable[ir.Node], opset: int) -> None:
     for node in nodes:
-        if node.op_type == "Loop" and node.domain == "":
-            _settle(node, opset)
+        if node.op_type in _SETTLED and node.domain == "":
+            _SETTLED[node.op_type](node, opset)
             continue
         for graph in subgraphs(node):
             _visit(graph, opset)
         infer_node(node, opset)
 
 
-def _settle(node: ir.Node, opset: int) -> None:
+def _settle_loop(node: ir.Node, opset: int) -> None:
     body = next(subgraphs(node))
-    states = list(zip(list(node.inputs)[2:], list(body.inputs)[2:], list(body.outputs)[1:], strict=False))
     for scalar in list(body.inputs)[:2]:
         scalar.shape = ir.Shape([])
+    states = list(zip(list(node.inputs)[2:], list(body.inputs)[2:], list(body.outputs)[1:], strict=False))
+    _settle_states(node, body, states, opset)
+    for value, result in zip(list(body.outputs)[1 + len(states) :], list(node.outputs)[len(states) :], strict=False):
+        _collected(value, result, 0, None)
+
+
+def _settle_scan(node: ir.Node, opset: int) -> None:
+    body = next(subgraphs(node))
+    count = len(node.inputs) - node.attributes["num_scan_inputs"].as_int()
+    states = list(zip(list(node.inputs)[:count], list(body.inputs)[:count], list(body.outputs)[:count], strict=False))
+    scanned = list(zip(list(node.inputs)[count:], list(body.inputs)[count:], strict=False))
+    steps: Dim = None
+    for (whole, entry), axis in zip(scanned, _axes(node, "scan_input_axes", len(scanned)), strict=True):
+        known = None if whole is None else dims(whole)
+        entry.type = entry.type or (None if whole is None else whole.type)
+        entry.shape = None
+        if known:
+            axis %= len(known)
+            steps = known[axis] if steps is None else steps
+            set_dims(entry, [*known[:axis], *known[axis + 1 :]])
+    _settle_states(node, body, states, opset)
+    kept = list(zip(list(body.outputs)[count:], list(node.outputs)[count:], strict=False))
+    for (value, result), axis in zip(kept, _axes(node, "scan_output_axes", len(kept)), strict=False):
+        _collected(value, result, axis, steps)
+
+
+#: Nodes whose bodies are inferred here.
+_SETTLED = {"Loop": _settle_loop, "Scan": _settle_scan}
+
+
+def _axes(node: ir.Node, name: str, count: int) -> list[int]:
+    given = node.attributes.get(name)
+    return list(given.as_ints()) if given is not None and given.as_ints() else [0] * count
+
+
+def _settle_states(
+    node: ir.Node, body: ir.Graph, states: list[tuple[ir.Value | None, ir.Value, ir.Value]], opset: int
+) -> None:
+    """Steps 1 and 2; the first results of the node are its final states."""
     for initial, before, _ in states:
         if initial is not None:
             before.type = before.type or initial.type
@@ -61,11 +102,15 @@ def _settle(node: ir.Node, opset: int) -> None:
         agreed = all(verdicts)
     for (_, before, _), result in zip(states, node.outputs, strict=False):
         result.type, result.shape = result.type or before.type, before.shape
-    for value, result in zip(list(body.outputs)[1 + len(states) :], list(node.outputs)[len(states) :], strict=False):
-        known = dims(value)
-        result.type = result.type or value.type
-        if known is not None:
-            set_dims(result, [None, *known])
+
+
+def _collected(value: ir.Value, result: ir.Value, axis: int, steps: Dim) -> None:
+    """Type and sizes of the values of all steps, stacked along a new axis."""
+    known = dims(value)
+    result.type = result.type or value.type
+    if known is not None:
+        axis %= len(known) + 1
+        set_dims(result, [*known[:axis], steps, *known[axis:]])
 
 
 def _may_agree(a: Dims, b: Dims) -> bool:

@@ -52,8 +52,20 @@ CASES = [
     case("RotaryEmbedding", x=(1, 3, 4, 8), c=(6, 2), s=(6, 2), p=np.asarray([[0, 1, 2, 5]]), rotary_embedding_dim=4,
          opset=23, batch=False),
 ]  # fmt: skip
+
+
+def linear_attention(**arguments: Any) -> Case:
+    """Four query heads of width 2 to two of keys; the state does not depend on the query."""
+    options = {"q_num_heads": 4, "kv_num_heads": 2, "opset": 27, "outputs": 2, "runtime": False}
+    return case("LinearAttention", q=(2, 3, 8), k=(2, 3, 4), v=(2, 3, 6), **{**options, **arguments})
+
+
 NEWER = [
     case("SwiGLU", a=(2, 5), b=(2, 5), opset=28, runtime=False),
+    linear_attention(update_rule="linear"),
+    linear_attention(p=(2, 2, 2, 3), d=(2, 3, 2), update_rule="gated"),
+    linear_attention(p=None, d=None, b=(2, 3, 2), update_rule="delta", scale=0.7),
+    linear_attention(p=(2, 2, 2, 3), d=(2, 3, 4), b=(2, 3, 1)),
 ]
 
 
@@ -84,6 +96,27 @@ def test_a_body_of_an_opset_that_no_runtime_loads_is_written_down_to_one_that_it
         up, down = (plain.run(["y"], {**feeds, name: x + h * direction})[0] for h in (1e-2, -1e-2))
         # float32 differences over a step of 1e-2 are right to about 1e-4.
         assert np.vdot(seed, up - down) / 2e-2 == pytest.approx(np.vdot(found[name], direction), abs=1e-3)
+
+
+def test_steps_and_batch_of_linear_attention_may_be_known_only_at_run_time() -> None:
+    shapes = {"q": ("N", "T", 8), "k": ("N", "T", 4), "v": ("N", "T", 6), "past": ("N", 2, 2, 3), "d": ("N", "T", 2)}
+    sizes = {"N": 2, "T": 3}
+    rng = np.random.default_rng(0)
+    fixed = {n: tuple(sizes[d] if isinstance(d, str) else d for d in s) for n, s in shapes.items()}
+    feeds = {n: rng.normal(size=s).astype(np.float32) for n, s in fixed.items()}
+    seeds = {n: rng.normal(size=s).astype(np.float32) for n, s in {"y": (2, 3, 12), "state": (2, 2, 2, 3)}.items()}
+    found = []
+    for known in (shapes, fixed):
+        infos = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in known.items()]
+        results = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in seeds]
+        node = helper.make_node(
+            "LinearAttention", list(shapes), list(seeds), q_num_heads=4, kv_num_heads=2, update_rule="gated"
+        )
+        graph = helper.make_graph([node], "g", infos, results)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 27)], ir_version=13)
+        found.append(vjp(model, feeds, seeds))
+    for name in shapes:
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)
 
 
 def test_unknown_types_leave_the_node_to_be_refused() -> None:

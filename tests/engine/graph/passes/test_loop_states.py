@@ -1,4 +1,4 @@
-"""Sizes inside Loop bodies: what stays the same from step to step is known, what changes is not."""
+"""Sizes inside Loop and Scan bodies: what stays the same from step to step is known, what changes is not."""
 
 from __future__ import annotations
 
@@ -68,3 +68,34 @@ def test_a_state_that_loses_an_axis_has_no_known_rank() -> None:
     _, body, _ = loop(nodes, None)
     assert dims(body.inputs[2]) is None
     assert body.inputs[2].meta[CHANGES]
+
+
+def test_what_a_scan_goes_through_loses_its_axis_inside_and_regains_it_outside() -> None:
+    """The constant of the outer graph is seen from inside: without it, the Unsqueeze has no known rank."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["s", "e"], ["s2"]),
+            helper.make_node("Unsqueeze", ["s2", "axis"], ["wide"]),
+            helper.make_node("MatMul", ["wide", "W"], ["k"]),
+        ],
+        "body",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s", "e")],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s2", "k")],
+    )
+    options = {"num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [-1]}
+    graph = helper.make_graph(
+        [helper.make_node("Scan", ["s0", "x"], ["y", "ks"], body=body, **options)],
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in [("s0", ["N", 3]), ("x", ["N", 5, 3])]],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y", "ks")],
+        [
+            onnx.numpy_helper.from_array(np.asarray([1]), "axis"),
+            onnx.numpy_helper.from_array(np.zeros((3, 4), np.float32), "W"),
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    node = next(n for n in canonicalise(read_model(proto)).graph if n.op_type == "Scan")
+    inside = node.attributes["body"].as_graph()
+    assert [dims(v) for v in inside.inputs] == [("N", 3), ("N", 3)]
+    assert [dims(v) for v in inside.outputs] == [("N", 3), ("N", 1, 4)]
+    assert [dims(v) for v in node.outputs] == [("N", 3), ("N", 1, 4, 5)]
