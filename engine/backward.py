@@ -3,6 +3,9 @@
 A reverse sweep over the nodes between what is wanted and what is seeded asks one rule per node. The
 walk sums contributions, undoes broadcasting, skips operands nobody asked for and checks the arity; it
 knows no operator. Gradients, Guided Backprop, LRP, DeepLIFT are different tables for it.
+
+No zero is silent: a rule gives every active operand a value, or says that the derivative is zero, and what
+sensitivity is lost by that is listed among what is blocked. A rule that gives nothing is refused.
 """
 
 from __future__ import annotations
@@ -14,14 +17,14 @@ import onnx_ir as ir
 
 from onnxplain.engine.broadcast import unbroadcast
 from onnxplain.engine.errors import BlockedGradientError, UnsupportedNodeError
-from onnxplain.engine.graph.builder import PREFIX, Builder
+from onnxplain.engine.graph.builder import PREFIX, Builder, schema_of
 from onnxplain.engine.graph.captures import operands, subgraphs
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON, known_operators
 from onnxplain.engine.graph.shapes import is_float
 from onnxplain.engine.rules import load_rules
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import FLAT, GRADIENT, Entry, GradientRule
+from onnxplain.engine.rules.table import FLAT, GRADIENT, Entry, GradientRule, Zero
 
 #: Finds the rule for a node; None means that there is none.
 Lookup = Callable[[Primal, int], Entry[GradientRule] | None]
@@ -29,7 +32,7 @@ Lookup = Callable[[Primal, int], Entry[GradientRule] | None]
 
 def gradients(node: Primal, opset: int) -> Entry[GradientRule] | None:
     """The lookup of plain gradients."""
-    return GRADIENT.find(node.domain, node.op_type, opset)
+    return GRADIENT.find(node.domain, node.op_type, node.version(opset))
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Blocked:
     operator: str
     remedy: str
 
+    def __str__(self) -> str:
+        return f"{self.node} ({self.operator}): {self.remedy}"
+
 
 @dataclass
 class Path:
@@ -48,7 +54,7 @@ class Path:
     Attributes:
         active: Values that depend differentiably on a wanted value.
         nodes: Nodes with an active operand and an active result on which a seed depends, in topological order.
-        blocked: Nodes where the gradient ends.
+        blocked: Nodes where the gradient ends: at once, or (after a walk) by some of their operands.
     """
 
     active: set[ir.Value]
@@ -64,13 +70,18 @@ class Adjoints:
         of: Adjoint per value, in the value's shape; values without one are missing.
         path: What the walk went along.
         nodes: The forward nodes as the rules saw them, in topological order.
-        obstacles: Nodes that could not be served; empty unless the walk was asked to collect them.
+        obstacles: Nodes that could not be served, those inside other nodes' graphs included; empty unless the
+            walk was asked to collect them.
+        failed: The forward nodes that are such, or contain one.
+        problem: Why no gradient reaches any wanted value; empty where one does, or where that was raised.
     """
 
     of: dict[ir.Value, ir.Value]
     path: Path
     nodes: list[Primal] = field(default_factory=list)
     obstacles: list[UnsupportedNodeError] = field(default_factory=list)
+    failed: list[Primal] = field(default_factory=list)
+    problem: str = ""
 
 
 def find_path(nodes: Sequence[ir.Node], wanted: Iterable[ir.Value], seeded: Iterable[ir.Value]) -> Path:
@@ -188,7 +199,7 @@ def backward(
         seeds: Adjoint (cotangent) per seeded value, in that value's shape.
         wanted: Values whose adjoints are asked for: inputs, initializers or inner tensors.
         lookup: The rule table.
-        collect: Gather obstacles instead of raising at the first one.
+        collect: Gather obstacles, and whether all is blocked, instead of raising at the first one.
 
     Returns:
         Adjoints of every value on the way; wanted ones among them unless the gradient never reaches them.
@@ -197,16 +208,31 @@ def backward(
         UnsupportedNodeError: A node on the way has no rule, or its rule cannot serve it.
         BlockedGradientError: No differentiable way leads from any wanted value to a seeded one.
     """
-    path = find_path(nodes, wanted, seeds)
-    walk = _Walk(op, path, seeds, lookup, collect)
-    if not path.nodes and not any(w in seeds for w in wanted):
-        raise BlockedGradientError(_no_way(wanted, path))
-    for node in reversed(path.nodes):
+    walk = _sweep(op, nodes, seeds, wanted, lookup, collect)
+    result = walk.result
+    result.path.blocked += [b for b in dict.fromkeys(walk.zeros) if b not in result.path.blocked]
+    if not any(v in result.of for v in wanted):
+        result.problem = _no_way(wanted, result.path)
+        if not collect:
+            raise BlockedGradientError(result.problem)
+    return result
+
+
+def _sweep(
+    op: Builder,
+    nodes: Sequence[ir.Node],
+    seeds: Mapping[ir.Value, ir.Value],
+    wanted: Sequence[ir.Value],
+    lookup: Lookup,
+    collect: bool,
+) -> _Walk:
+    walk = _Walk(op, find_path(nodes, wanted, seeds), seeds, lookup, collect)
+    for node in reversed(walk.result.path.nodes):
         walk.visit(node)
     walk.result.nodes.reverse()
     for value in wanted:
         walk.adjoint(value)
-    return walk.result
+    return walk
 
 
 def _no_way(wanted: Sequence[ir.Value], path: Path) -> str:
@@ -225,6 +251,9 @@ class _Walk:
         self.lookup = lookup
         self.collect = collect
         self.result = Adjoints({}, path)
+        #: Derivatives that rules said to be zero, and at which sensitivity is lost.
+        self.zeros: list[Blocked] = []
+        self._visiting = False
         self._parts: dict[ir.Value, list[ir.Value]] = {v: [a] for v, a in seeds.items()}
 
     def adjoint(self, value: ir.Value) -> ir.Value | None:
@@ -247,6 +276,7 @@ class _Walk:
         if all(d is None for d in dy):
             return
         self.result.nodes.append(primal)
+        known, self._visiting = len(self.result.obstacles), True
         try:
             self._apply(primal, dy)
         except UnsupportedNodeError as error:
@@ -254,12 +284,23 @@ class _Walk:
                 raise
             self.result.obstacles.append(error)
             self._pretend(primal)
+        finally:
+            self._visiting = False
+        if len(self.result.obstacles) > known:
+            self.result.failed.append(primal)
 
     def inside(
         self, op: Builder, nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wanted: Sequence[ir.Value]
     ) -> dict[ir.Value, ir.Value]:
-        """The same walk over nodes inside one of the visited nodes."""
-        return backward(op, nodes, seeds, wanted, self.lookup).of
+        """The same walk over nodes inside one of the visited nodes; a value that it never reaches has no adjoint.
+
+        Bias rules go over the same nodes once more, when there is nothing new to tell of.
+        """
+        walk = _sweep(op, nodes, seeds, wanted, self.lookup, self.collect and self._visiting)
+        if self._visiting:
+            self.zeros += walk.zeros
+            self.result.obstacles += walk.result.obstacles
+        return walk.result.of
 
     def _apply(self, node: Primal, dy: list[ir.Value | None]) -> None:
         entry = self.lookup(node, self.op.opset)
@@ -271,7 +312,15 @@ class _Walk:
                 f"the rule of {node.op_type} gave {len(contributions)} contributions for {len(node.inputs)} operands"
             )
         for index, (x, part) in enumerate(zip(node.inputs, contributions, strict=True)):
-            if x is None or part is None or not node.active(index):
+            if x is None or not node.active(index):
+                continue
+            if part is None:
+                self._check_kind(node, index, x)
+                continue
+            if isinstance(part, Zero):
+                if part.remedy:
+                    words = f"the derivative by '{x.name}' is zero: {part.reason}; {part.remedy}"
+                    self.zeros.append(Blocked(node.name, describe(node.ir), words))
                 continue
             value = part() if callable(part) else part
             if entry.broadcasts:
@@ -279,6 +328,21 @@ class _Walk:
             if value.shape is None and value.producer() is not None:
                 value.shape = x.shape
             self._parts.setdefault(x, []).append(value)
+
+    def _check_kind(self, node: Primal, index: int, x: ir.Value) -> None:
+        """Nothing may be given for an active operand only where its type is unknown and cannot be a float's.
+
+        Raises:
+            UnsupportedNodeError: The operand may well have a derivative, which the rule does not tell.
+        """
+        if (x.type is None or x.dtype in (None, ir.DataType.UNDEFINED)) and index < len(node.ir.inputs):
+            formals = schema_of(node.op_type, self.op.opset).inputs if node.domain == "" else ()
+            if formals and not any("float" in t or "double" in t for t in formals[min(index, len(formals) - 1)].types):
+                return
+        raise node.unsupported(
+            f"its rule gives no gradient for operand {index} ('{x.name}')",
+            "ask for the gradient of other tensors, or register a rule that gives one (or says that it is zero)",
+        )
 
     def _pretend(self, node: Primal) -> None:
         """Let the sweep go on past an obstacle, so that the ones behind it are found as well."""

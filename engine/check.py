@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onnxplain.engine.backward import Adjoints
-from onnxplain.engine.errors import BlockedGradientError
 from onnxplain.engine.graph.model import ModelSource
 from onnxplain.engine.graph.names import describe
 from onnxplain.engine.graph.shapes import is_float
@@ -108,14 +107,10 @@ def check(model: ModelSource | Model, *, target: str | None = None, wrt: Sequenc
     if not names:
         report.problem = "no float input and no embedding lookup to attribute to; name an inner float tensor (wrt)"
         return report
-    try:
-        seed = rewriter.seed(target)
-        adjoints = rewriter.backward_from(
-            {seed.explained: seed.cotangent}, [rewriter.value(n) for n in names], collect=True
-        )
-    except BlockedGradientError as error:
-        report.problem = str(error)
-        return report
+    seed = rewriter.seed(target)
+    adjoints = rewriter.backward_from(
+        {seed.explained: seed.cotangent}, [rewriter.value(n) for n in names], collect=True
+    )
     _fill(report, adjoints, rewriter)
     return report
 
@@ -126,18 +121,19 @@ def _default_wrt(model: Model, rewriter: Rewriter) -> list[str]:
 
 
 def _fill(report: CheckReport, adjoints: Adjoints, rewriter: Rewriter) -> None:
-    failed = {o.node for o in adjoints.obstacles}
-    report.obstacles = [Obstacle(o.node, o.operator, o.reason, o.hint) for o in adjoints.obstacles]
+    found = [Obstacle(o.node, o.operator, o.reason, o.hint) for o in adjoints.obstacles]
+    report.obstacles = list(dict.fromkeys(found))
+    report.problem = adjoints.problem
     report.blocked = [Obstacle(b.node, b.operator, "the gradient ends here", b.remedy) for b in adjoints.path.blocked]
     report.quantised = any(n.op_type == "QuantizeLinear" for n in adjoints.path.nodes)
     counts: dict[str, list[bool]] = {}
     bias: dict[str, bool] = {}
     for node in adjoints.nodes:
         name = describe(node.ir)
-        counts.setdefault(name, []).append(node.name not in failed)
-        bias[name] = BIAS.find(node.domain, node.op_type, rewriter.op.opset) is not None
-    report.operators = [OperatorStatus(n, len(found), all(found), bias[n]) for n, found in sorted(counts.items())]
-    report.ok = not report.obstacles
+        counts.setdefault(name, []).append(node not in adjoints.failed)
+        bias[name] = BIAS.find(node.domain, node.op_type, node.version(rewriter.op.opset)) is not None
+    report.operators = [OperatorStatus(n, len(each), all(each), bias[n]) for n, each in sorted(counts.items())]
+    report.ok = not report.obstacles and not report.problem
 
 
 __all__ = ["CheckReport", "Obstacle", "OperatorStatus", "check"]

@@ -13,10 +13,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxplain.engine.errors import BlockedGradientError
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.captures import subgraphs
 from onnxplain.engine.graph.infer import infer_node
+from onnxplain.engine.graph.names import ORIGIN, label
 from onnxplain.engine.layout import zeros_like
 from onnxplain.engine.rules.node import Walk
 
@@ -69,6 +69,7 @@ def copy_into(op: Builder, source: ir.Graph, actuals: Sequence[ir.Value]) -> Cop
 
 
 def _rename(op: Builder, node: ir.Node) -> None:
+    node.meta[ORIGIN] = label(node)
     node.name = op.unique_name(f"{node.name}/again")
     for value in node.outputs:
         if value.name:
@@ -103,10 +104,7 @@ def adjoints(
 ) -> list[ir.Value]:
     """The adjoint of each wanted value, zeros where none arrives."""
     own = {y: _own(op, d, y) for y, d in seeds.items()}
-    try:
-        found = walk(op, copy.nodes, own, wanted) if own else {}
-    except BlockedGradientError:
-        found = {}
+    found = walk(op, copy.nodes, own, wanted) if own else {}
     return [found[v] if v in found else zeros_like(op, v) for v in wanted]
 
 
@@ -131,17 +129,14 @@ def tangents(
     for unit, y in zip(units, outputs, strict=True):
         unit.type, unit.shape = y.type, y.shape
     start = len(op.graph)
-    try:
-        first = walk(op, copy.nodes, dict(zip(outputs, units, strict=True)), list(given))
-        added = list(op.graph)[start:]
-        for node in added:
-            infer_node(node, op.opset)
-        seeds: dict[ir.Value, ir.Value] = {}
-        for value, tangent in given.items():
-            if value in first:
-                adjoint = first[value]
-                seeds[adjoint] = op.Add(seeds[adjoint], tangent) if adjoint in seeds else _own(op, tangent, adjoint)
-        second = walk(op, added, seeds, units) if seeds else {}
-    except BlockedGradientError:
-        second = {}
+    first = walk(op, copy.nodes, dict(zip(outputs, units, strict=True)), list(given))
+    added = list(op.graph)[start:]
+    for node in added:
+        infer_node(node, op.opset)
+    seeds: dict[ir.Value, ir.Value] = {}
+    for value, tangent in given.items():
+        if value in first:
+            adjoint = first[value]
+            seeds[adjoint] = op.Add(seeds[adjoint], tangent) if adjoint in seeds else _own(op, tangent, adjoint)
+    second = walk(op, added, seeds, units) if seeds else {}
     return [second[u] if u in second else zeros_like(op, y) for u, y in zip(units, outputs, strict=True)]

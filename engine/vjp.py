@@ -14,11 +14,26 @@ from onnxplain.engine.graph.model import ModelSource, read_model
 from onnxplain.engine.graph.shapes import Dims, dims, is_float
 from onnxplain.engine.layout import zeros_like
 from onnxplain.engine.rewrite import COTANGENT, Rewriter
+from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec
 from onnxplain.engine.session.session import Session
 
 #: Stem of the outputs that tell the seeded tensors' shapes.
 SHAPE = "shape"
+
+
+class Gradients(dict[str, np.ndarray[Any, Any]]):
+    """Array per tensor, and what they lack.
+
+    Attributes:
+        blocked: Nodes at which part of the gradient ends although a cotangent's tensor depends on what enters
+            them, with reason and remedy. What lies behind them is missing from the arrays; where nothing
+            is blocked, a zero is a zero.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray[Any, Any]], blocked: Sequence[str] = ()) -> None:
+        super().__init__(arrays)
+        self.blocked = tuple(blocked)
 
 
 def vjp(
@@ -28,7 +43,8 @@ def vjp(
     *,
     wrt: Sequence[str] | None = None,
     providers: str | Sequence[ProviderSpec] | None = None,
-) -> dict[str, np.ndarray[Any, Any]]:
+    custom_ops: CustomOps | None = None,
+) -> Gradients:
     """Vector-Jacobian products ``u^T J``.
 
     Args:
@@ -39,15 +55,16 @@ def vjp(
         wrt: Names of inputs, initializers or inner tensors; all float inputs by default.
         providers: Execution providers, or ``"reference"`` for the exact, slow evaluator, which has float64
             for every operator.
+        custom_ops: What implements the model's custom operators; see :func:`onnxplain.load`.
 
     Returns:
         Array per name in ``wrt``, in that tensor's shape and type. A tensor that the gradient does not
-        reach, because no output depends on it, gets zeros.
+        reach gets zeros: no output depends on it, or the ways to it are listed in the result's ``blocked``.
 
     Raises:
         InputError: Unknown names, or no float input to differentiate by.
         UnsupportedNodeError: A node between them has no sound rule.
-        BlockedGradientError: No differentiable path leads from any of them to a cotangent.
+        BlockedGradientError: No gradient reaches any of them: none depends on them, or it is blocked everywhere.
     """
     rewriter = Rewriter(canonicalise(read_model(model), training=True))
     names = list(wrt) if wrt is not None else [v.name or "" for v in rewriter.graph.inputs if is_float(v)]
@@ -75,11 +92,13 @@ def vjp(
         if adjoint is None:  # the path never reaches this one: its derivative is zero
             adjoint = zeros_like(rewriter.op, value)
         results[name] = rewriter.add_output(f"gradient/{name}", adjoint)
-    session = Session(rewriter.finish(), providers)
+    session = Session(rewriter.finish(), providers, custom_ops=custom_ops)
     arrays = session.run(feeds, [*results.values(), *sizes.values()])
     for name, output in sizes.items():  # a cotangent of another shape could broadcast, and give another product
         _check_shape(name, np.shape(cotangents[name]), tuple(int(n) for n in arrays[output]))
-    return {name: arrays[output] for name, output in results.items()}
+    return Gradients(
+        {name: arrays[output] for name, output in results.items()}, [str(b) for b in adjoints.path.blocked]
+    )
 
 
 def _float(rewriter: Rewriter, name: str) -> ir.Value:

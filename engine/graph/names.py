@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+#: Under this key a copy of a node keeps the name of the node that it was copied from.
+ORIGIN = "onnxplain.origin"
+
 
 def label(node: ir.Node) -> str:
-    """The node's name, or its first output's where it has none."""
-    return node.name or next((y.name for y in node.outputs if y.name), "unnamed")
+    """The node's name (of a copy, the original's), or its first output's where it has none."""
+    copied: str | None = node.meta.get(ORIGIN)
+    return copied or node.name or next((y.name for y in node.outputs if y.name), "unnamed")
 
 
 def describe(node: ir.Node) -> str:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.layout import cast_like
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, no_gradient
+from onnxplain.engine.rules.table import ZERO, Bias, Contribution, bias, gradient, no_gradient
 
 no_gradient("Shape", "Size", "ConstantOfShape", "NonZero", "EyeLike", reported=False)
 no_gradient("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", reported=False)
@@ -36,7 +36,7 @@ def counted(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
     def total(value: ir.Value) -> ir.Value:
         return op.ReduceSum(value, [0], keepdims=0)
 
-    return [lambda: total(dy), None, lambda: total(op.Mul(dy, _steps(op, node)))]
+    return [lambda: total(dy), ZERO, lambda: total(op.Mul(dy, _steps(op, node)))]
 
 
 @bias("Range")

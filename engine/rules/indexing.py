@@ -28,7 +28,7 @@ from onnxplain.engine.layout import (
 )
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.permutation import moved
-from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, linear, only
+from onnxplain.engine.rules.table import ZERO, Bias, Contribution, bias, gradient, linear, only, zero
 
 # ----- Concat and Split -------------------------------------------------------------------------------
 
@@ -323,6 +323,12 @@ linear(
 )
 
 
+_HOT = zero(
+    "which element is the hot one changes in steps",
+    "explain the scores that the index comes from, in front of the ArgMax or the Cast",
+)
+
+
 @gradient("OneHot")
 def one_hot(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
     """d(off, on) = (sum of dy at the off places, sum of dy at the on places)."""
@@ -335,7 +341,7 @@ def one_hot(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
             sums.append(op.Reshape(op.ReduceSum(op.Mul(dy, mask), keepdims=0), [1]))
         return op.Concat(*sums, axis=0)
 
-    return only(node, values, 2)
+    return [_HOT, ZERO, values]
 
 
 @bias("OneHot")

@@ -21,7 +21,7 @@ from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import cast_like, reshape_like, shape_of, size_of
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, only
+from onnxplain.engine.rules.table import ZERO, Bias, Contribution, bias, gradient
 from onnxplain.engine.rules.windows import channelwise
 
 # ----- what they share --------------------------------------------------------------------------------
@@ -174,7 +174,8 @@ def layer_normalization(op: Builder, node: Primal, *dy: ir.Value | None) -> Sequ
             parts.append(mean if parts else op.Expand(mean, shape_of(op, x)))
         return functools.reduce(op.Add, parts)
 
-    contributions = only(node, to_x)
+    # Mean and InvStdDev alone know nothing of scale and B.
+    contributions: list[Contribution] = [to_x, *[ZERO] * (len(node.inputs) - 1)]
     if seed is not None:
         whole = seed
         contributions[1] = lambda: unbroadcast(op, op.Mul(whole, normalised), scale, node.y)

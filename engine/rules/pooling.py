@@ -19,7 +19,7 @@ from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims, static_dims
 from onnxplain.engine.layout import END, reshape_like
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Contribution, gradient, homogeneous, linear, only
+from onnxplain.engine.rules.table import ZERO, Contribution, gradient, homogeneous, linear, only
 from onnxplain.engine.rules.windows import Window, input_gradient, ones, spatial, window_of
 
 homogeneous(1, "MaxPool", "GlobalMaxPool", "LpPool", "GlobalLpPool")
@@ -34,7 +34,7 @@ def max_pool(op: Builder, node: Primal, dy: ir.Value | None, d_indices: object =
     onnxruntime's blocked layout.
     """
     if dy is None:
-        return [None]
+        return [ZERO]
     win = window_of(node)
     x = node.x()
     keep = ("kernel_shape", "strides", "dilations", "pads", "ceil_mode")

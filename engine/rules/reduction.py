@@ -26,6 +26,7 @@ from onnxplain.engine.graph.shapes import dims, rank
 from onnxplain.engine.layout import cast_like, zeros_like
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import (
+    ZERO,
     Bias,
     Contribution,
     bias,
@@ -227,7 +228,7 @@ def top_k(op: Builder, node: Primal, dy: ir.Value | None, _: ir.Value | None = N
     if indices is None or not indices.name:
         largest, ordered = int(node.attribute("largest", 1)), int(node.attribute("sorted", 1))
         indices = op.emit("TopK", node.inputs, outputs=2, axis=axis, largest=largest, sorted=ordered)[1]
-    return only(node, None if dy is None else op.ScatterElements(zeros_like(op, node.x()), indices, dy, axis=axis))
+    return only(node, ZERO if dy is None else op.ScatterElements(zeros_like(op, node.x()), indices, dy, axis=axis))
 
 
 homogeneous(1, "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin", "TopK")

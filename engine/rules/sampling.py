@@ -24,7 +24,7 @@ from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import END, cast_like, count_of, reshape_like, widened
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, linear, only
+from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, linear, only, zero
 
 #: Both spellings of each mode: since opset 16, since opset 20.
 _MODES = {"bilinear": "linear", "bicubic": "cubic", "linear": "linear", "cubic": "cubic", "nearest": "nearest"}
@@ -226,6 +226,12 @@ def slope_by(op: Builder, x: ir.Value, taps: Sequence[Taps], axis: int) -> ir.Va
     return op.ReduceSum(op.Reshape(op.Mul(values, weight), op.Concat([0, 0, -1], places, axis=0)), [2], keepdims=0)
 
 
+_NEAREST = zero(
+    "in nearest mode the picked element changes in steps as the grid moves",
+    "use bilinear or bicubic mode to differentiate by the grid",
+)
+
+
 @gradient("GridSample")
 def grid_sample(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
     """dx = dy at each place's taps, by weight; dgrid = sum over channels of dy · (x at the taps, by slope)."""
@@ -242,7 +248,7 @@ def grid_sample(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contributio
         joined = op.Concat(*parts, axis=2)
         return cast_like(op, reshape_like(op, joined, grid), grid)
 
-    return [lambda: scattered(op, x, flat, taps()), None if sampler.mode == "nearest" else to_grid]
+    return [lambda: scattered(op, x, flat, taps()), _NEAREST if sampler.mode == "nearest" else to_grid]
 
 
 @bias("GridSample")

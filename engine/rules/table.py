@@ -12,6 +12,11 @@ constructor             gradient                          node bias
 ``multilinear``         (a rule of its own)               degree = number of active operands
 ``no_gradient``         zero everywhere                   (the result counts as a constant)
 ======================  ================================  ========================================
+
+A rule gives a contribution for every active operand. Where the derivative by one of them is zero it says
+so: :data:`ZERO` where nobody expects another, :func:`zero` with a reason and a remedy where sensitivity is
+lost. None stands for operands that cannot be active (indices, conditions, sizes); the walk refuses a node
+whose rule gives it for one that is, so that a gradient that is missing is never taken for one that is zero.
 """
 
 from __future__ import annotations
@@ -25,8 +30,33 @@ import onnx_ir as ir
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.rules.node import Primal
 
-#: What a rule gives per operand: nothing, a value, or a function that emits it if somebody asks.
-Contribution = ir.Value | None | Callable[[], ir.Value]
+
+@dataclass(frozen=True)
+class Zero:
+    """The derivative by an operand, where it is zero wherever it exists.
+
+    Attributes:
+        reason: Why it is zero.
+        remedy: What the user can do about the sensitivity that is lost; empty where none was to be
+            expected, so that nothing is reported.
+    """
+
+    reason: str = ""
+    remedy: str = ""
+
+
+#: A derivative of zero that nobody expects to be anything else: not reported.
+ZERO = Zero()
+
+
+def zero(reason: str, remedy: str) -> Zero:
+    """A derivative of zero at which sensitivity is lost: reported as a blocked gradient."""
+    return Zero(reason, remedy)
+
+
+#: What a rule gives per operand: a value, a function that emits it if somebody asks, a derivative that is
+#: zero, or None where the operand is left out or of a kind that has no derivative.
+Contribution = ir.Value | Zero | None | Callable[[], ir.Value]
 GradientRule = Callable[..., Sequence[Contribution]]
 BiasKind = Literal["explicit", "implicit"]
 
@@ -101,6 +131,22 @@ class Table(Generic[R]):
     def register(self, *op_types: str, domain: str = "", since: int = 1, broadcasts: bool = False) -> Callable[[R], R]:
         """Decorator form of :meth:`add`."""
         return lambda rule: self.add(rule, *op_types, domain=domain, since=since, broadcasts=broadcasts)
+
+    def discard(self, domain: str, op_type: str, since: int) -> None:
+        """Take the rule of that operator and version away, if there is one."""
+        kept = [e for e in self._entries.get((domain, op_type), ()) if e.since != since]
+        self._entries.pop((domain, op_type), None)
+        if kept:
+            self._entries[domain, op_type] = kept
+
+    def copy(self) -> dict[tuple[str, str], list[Entry[R]]]:
+        """All entries, for :meth:`restore`."""
+        return {key: list(entries) for key, entries in self._entries.items()}
+
+    def restore(self, entries: dict[tuple[str, str], list[Entry[R]]]) -> None:
+        """Bring the table back to what :meth:`copy` gave."""
+        self._entries.clear()
+        self._entries.update(entries)
 
     def find(self, domain: str, op_type: str, opset: int) -> Entry[R] | None:
         """The newest rule not newer than ``opset``, or None."""

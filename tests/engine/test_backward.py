@@ -19,7 +19,7 @@ from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import read_model
 from onnxplain.engine.rewrite import Rewriter
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Entry
+from onnxplain.engine.rules.table import ZERO, Entry, zero
 from onnxplain.engine.vjp import vjp
 
 Array = np.ndarray[Any, Any]
@@ -349,6 +349,77 @@ def test_blocked_on_one_way_is_reported(operator: str, nodes: list[onnx.NodeProt
     found = vjp(proto, {"x": x}, {"y": np.ones_like(x)})["x"]
     r = {"Round": np.rint(x), "Sign": np.sign(x), "Floor": np.floor(x), "ArgMax": 2.0, "Cast": np.trunc(x)}[operator]
     np.testing.assert_allclose(found, np.broadcast_to(r, x.shape), rtol=1e-6)
+
+
+def table(**contributions: Any) -> Lookup:
+    """The gradients, but Mul gives what is said for its operands ``first`` and ``second``."""
+
+    def rule(op: Builder, node: Primal, dy: Any) -> Sequence[Any]:
+        return [contributions.get("first", dy), contributions.get("second", dy)]
+
+    return lambda node, opset: Entry(rule) if node.op_type == "Mul" else gradients(node, opset)
+
+
+def two_ways() -> onnx.ModelProto:
+    """y = sin(x) exp(x)."""
+    nodes = [node("Sin", "x", "a"), node("Exp", "x", "b"), node("Mul", "a b", "y")]
+    return model(nodes, {"x": ["N", 3]}, {"y": ["N", 3]})
+
+
+@pytest.mark.parametrize("collect", [False, True])
+def test_a_rule_that_gives_nothing_for_an_active_operand_is_refused(collect: bool) -> None:
+    lookup = table(second=None)
+    if collect:
+        _, adjoints = walk(two_ways(), lookup=lookup, collect=True)
+        (error,) = adjoints.obstacles
+        assert [n.op_type for n in adjoints.failed] == ["Mul"]
+    else:
+        with pytest.raises(UnsupportedNodeError) as caught:
+            walk(two_ways(), lookup=lookup)
+        error = caught.value
+    assert (error.node, error.operator) == ("y_node", "Mul")
+    assert error.reason == "its rule gives no gradient for operand 1 ('b')"
+    assert error.hint
+
+
+def test_nothing_may_be_given_for_an_operand_that_is_not_active() -> None:
+    proto = model([node("Mul", "x w", "y")], {"x": ["N", 3]}, {"y": ["N", 3]}, {"w": np.ones(3)})
+    rewriter, adjoints = walk(proto, lookup=table(second=None))
+    assert rewriter.value("x") in adjoints.of
+
+
+def test_a_zero_that_loses_sensitivity_is_reported() -> None:
+    rewriter, adjoints = walk(two_ways(), lookup=table(second=zero("it changes in steps", "smooth it")))
+    assert rewriter.value("b") not in adjoints.of
+    (found,) = adjoints.path.blocked
+    assert (found.node, found.operator) == ("y_node", "Mul")
+    assert found.remedy == "the derivative by 'b' is zero: it changes in steps; smooth it"
+
+
+def test_a_zero_that_everybody_expects_is_not() -> None:
+    rewriter, adjoints = walk(two_ways(), lookup=table(second=ZERO))
+    assert rewriter.value("b") not in adjoints.of
+    assert adjoints.path.blocked == []
+
+
+def test_zeros_on_all_ways_are_an_error() -> None:
+    lost = zero("it changes in steps", "smooth it")
+    with pytest.raises(BlockedGradientError, match=r"blocked at 'y_node' \(Mul\): .*'a'.*changes in steps; smooth it"):
+        walk(two_ways(), lookup=table(first=lost, second=ZERO))
+    with pytest.raises(BlockedGradientError, match="does not depend on 'x'"):
+        walk(two_ways(), lookup=table(first=ZERO, second=ZERO))
+    _, adjoints = walk(two_ways(), lookup=table(first=lost, second=ZERO), collect=True)
+    assert "blocked at 'y_node'" in adjoints.problem
+    assert adjoints.obstacles == []
+
+
+def test_an_operand_of_unknown_type_that_takes_no_floats_needs_nothing() -> None:
+    """Where inference stops, nobody knows that Gather's indices are integers; the operator's own form does."""
+    cast = helper.make_node("ToIndex", ["x"], ["i"], name="i_node", domain="com.example")
+    proto = model([cast, node("Gather", "x i", "y")], {"x": [3]}, {"y": [3]}, domains=["com.example"])
+    rewriter, adjoints = walk(proto)
+    assert rewriter.value("i").dtype is None
+    assert [n.op_type for n in adjoints.nodes] == ["Gather"]
 
 
 def test_blocks_that_lead_nowhere_are_not_reported() -> None:

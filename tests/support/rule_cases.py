@@ -113,7 +113,8 @@ def parametrize(cases: Sequence[Case]) -> pytest.MarkDecorator:
 # ----- models ---------------------------------------------------------------------------------------
 
 
-def _arrays(case: Case) -> dict[str, np.ndarray[Any, Any]]:
+def arrays_of(case: Case) -> dict[str, np.ndarray[Any, Any]]:
+    """The case's operands, drawn and fixed."""
     rng = np.random.default_rng(zlib.crc32(case.id.encode()))
     drawn = {}
     for name, operand in case.operands.items():
@@ -129,7 +130,7 @@ def _drawn(case: Case) -> list[str]:
     return [n for n in names if case.wrt is None or n in case.wrt]
 
 
-def _model(case: Case, arrays: dict[str, np.ndarray[Any, Any]], inputs: Sequence[str], sizes: str) -> onnx.ModelProto:
+def model_of(case: Case, arrays: dict[str, np.ndarray[Any, Any]], inputs: Sequence[str], sizes: str) -> onnx.ModelProto:
     """One node; ``inputs`` are graph inputs, other operands initializers. ``sizes``: static, batch or none."""
     node = helper.make_node(
         case.op_type,
@@ -204,7 +205,7 @@ def _rewritten(
 
 def check(case: Case) -> None:
     """Run all five checks of this module's text on one case."""
-    arrays = _arrays(case)
+    arrays = arrays_of(case)
     drawn = _drawn(case)
     subsets = [drawn] if len(drawn) == 1 else [*([n] for n in drawn), drawn]
     for wrt in subsets:
@@ -227,7 +228,7 @@ def _seeds(results: Sequence[np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any,
 def _check_exact(
     case: Case, arrays: dict[str, np.ndarray[Any, Any]], wrt: Sequence[str]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    proto = _model(case, arrays, wrt, "static")
+    proto = model_of(case, arrays, wrt, "static")
     feeds = {n: arrays[n] for n in wrt}
     results = _plain(proto, feeds)
     seeds = _seeds(results)
@@ -286,7 +287,7 @@ def _check_runtime(
     sizes: str,
 ) -> None:
     arrays32 = _as32(arrays)
-    proto = _model(case, arrays32, wrt, sizes)
+    proto = model_of(case, arrays32, wrt, sizes)
     feeds = {n: arrays32[n] for n in wrt}
     plain = _runtime(proto, feeds)
     seeds = {n: s.astype(plain[int(n[1:])].dtype) for n, s in _seeds(plain).items()}
@@ -309,7 +310,7 @@ def _check_samples(case: Case, arrays: dict[str, np.ndarray[Any, Any]], name: st
     """Row n of a batch equals the result for row n alone, on one graph with a symbolic batch."""
     arrays32 = _as32(arrays)
     x = arrays32[name]
-    proto = _model(case, arrays32, [name], "batch")
+    proto = model_of(case, arrays32, [name], "batch")
     plain = _runtime(proto, {name: x})
     seeds = {n: s.astype(plain[int(n[1:])].dtype) for n, s in _seeds(plain).items()}
     model, seed_names, gradients, *_ = _rewritten(proto, [name], list(seeds))

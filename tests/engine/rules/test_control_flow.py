@@ -15,6 +15,7 @@ from onnxplain.engine.errors import BlockedGradientError, UnsupportedNodeError
 from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import read_model
 from onnxplain.engine.rewrite import Rewriter
+from onnxplain.engine.rules.table import BIAS
 from onnxplain.engine.session.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -149,6 +150,39 @@ def test_a_gradient_that_ends_inside_a_branch_is_reported() -> None:
     )
     with pytest.raises(BlockedGradientError, match="Round"):
         rewritten(proto, ["x"], ["y"])
+
+
+def stepping() -> onnx.ModelProto:
+    """y = x picked at places of g that a branch inside a Loop moves, twice, times the sum of g."""
+    inner = graph([node("GridSample", ["p", "g"], ["q"], name="picks", mode="nearest")], [], ["q"])
+    other = graph([node("Mul", ["p", "p"], ["q"])], [], ["q"])
+    body = graph(
+        [node("If", ["c"], ["r"], then_branch=inner, else_branch=other), node("Identity", ["going"], ["still"])],
+        [info("i", [], INT64), info("going", [], BOOL), info("p", [1, 1, 2, 2])],
+        [info("still", [], BOOL), "r"],
+    )
+    nodes = [
+        node("Loop", ["two", "", "x"], ["last"], body=body),
+        node("ReduceSum", ["g"], ["t"], keepdims=0),
+        node("Mul", ["last", "t"], ["y"]),
+    ]
+    inputs = [info("x", [1, 1, 2, 2]), info("g", [1, 2, 2, 2]), info("c", [], BOOL)]
+    return model(nodes, inputs, ["y"], opset=20, two=np.asarray(2))
+
+
+def test_a_zero_deep_inside_is_reported_once_under_the_names_of_the_model() -> None:
+    rewriter = Rewriter(canonicalise(read_model(stepping())))
+    y = rewriter.value("y")
+    seeds = {y: rewriter.add_input("seed", y.dtype or DOUBLE, [1, 1, 2, 2])}
+    adjoints = rewriter.backward_from(seeds, [rewriter.value("x"), rewriter.value("g")])
+    assert [(b.node, b.operator) for b in adjoints.path.blocked] == [("picks", "GridSample")]
+    assert "'g'" in adjoints.path.blocked[0].remedy
+    count = len(adjoints.path.blocked)
+    for n in adjoints.nodes:
+        entry = BIAS.find("", n.op_type, 20)
+        assert entry is not None
+        entry.rule(rewriter.op, n)
+    assert len(adjoints.path.blocked) == count, "bias rules walk again, and tell nothing twice"
 
 
 # ----- Scan -------------------------------------------------------------------------------------------
