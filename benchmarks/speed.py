@@ -56,7 +56,7 @@ def rewritten(path: Path, method: str, **options: Any) -> tuple[Callable[[np.nda
     finally:
         module._create = create_session
     total = time.perf_counter() - start
-    program = explainer.program("index")
+    program = explainer.program()
     name = explainer.source.inputs[0].name
 
     def run(x: np.ndarray[Any, Any]) -> object:

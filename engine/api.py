@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 from onnxplain.engine.explainer import CompiledExplainer
 from onnxplain.engine.explanation import Explanation
@@ -14,7 +14,9 @@ from onnxplain.engine.method import METHODS, create
 from onnxplain.engine.rules import load_rules
 from onnxplain.engine.rules.table import BIAS, FLAT, GRADIENT
 from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB
+from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec
+from onnxplain.engine.targets import Targets
 
 
 def compile(  # noqa: A001 - the name of the contract
@@ -29,6 +31,7 @@ def compile(  # noqa: A001 - the name of the contract
     threads: int | None = None,
     memory_mib: float = DEFAULT_BUDGET_MIB,
     quantisation: str = "straight_through",
+    custom_ops: CustomOps | None = None,
     **options: Any,
 ) -> CompiledExplainer:
     """Rewrite once and open one session, for many calls.
@@ -36,7 +39,7 @@ def compile(  # noqa: A001 - the name of the contract
     Args:
         model: Path, bytes, proto or loaded model.
         method: Name from :func:`methods`.
-        output, head, wrt, layout, providers, memory_mib, quantisation: See :class:`CompiledExplainer`.
+        output, head, wrt, layout, providers, memory_mib, quantisation, custom_ops: See :class:`CompiledExplainer`.
         threads: Threads inside an operator; 0 lets the runtime choose; by default those of a loaded model, else 0.
         options: The method's own.
 
@@ -49,11 +52,37 @@ def compile(  # noqa: A001 - the name of the contract
         RuntimeMissingError: No usable onnxruntime.
     """
     configured = create(method, options)
-    loaded = load(model, providers=providers, threads=threads or 0)
+    loaded = load(model, providers=providers, threads=threads or 0, custom_ops=custom_ops)
     return CompiledExplainer(
         loaded, configured, output=output, head=head, wrt=wrt, layout=layout, providers=providers, memory_mib=memory_mib,
-        threads=threads, quantisation=quantisation,
+        threads=threads, quantisation=quantisation, custom_ops=custom_ops,
     )  # fmt: skip
+
+
+@overload
+def explain(model: ModelSource | Model, x: Any, *, target: Targets, **options: Any) -> list[Explanation]: ...
+
+
+@overload
+def explain(
+    model: ModelSource | Model,
+    x: Any,
+    *,
+    method: str = "fullgrad",
+    target: Any = None,
+    output: str | None = None,
+    head: str | None = None,
+    wrt: str | Sequence[str] | None = None,
+    layout: str = "auto",
+    providers: str | Sequence[ProviderSpec] | None = None,
+    threads: int | None = None,
+    memory_mib: float = DEFAULT_BUDGET_MIB,
+    quantisation: str = "straight_through",
+    custom_ops: CustomOps | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    **options: Any,
+) -> Explanation: ...
 
 
 def explain(
@@ -70,29 +99,33 @@ def explain(
     threads: int | None = None,
     memory_mib: float = DEFAULT_BUDGET_MIB,
     quantisation: str = "straight_through",
+    custom_ops: CustomOps | None = None,
     seed: int = 0,
     strict: bool = False,
     **options: Any,
-) -> Explanation:
+) -> Explanation | list[Explanation]:
     """Explain a batch: :func:`compile`, then one call.
 
     Args:
         model: Path, bytes, proto or loaded model.
         x: Array, batch first, or ``{input name: array}``.
         target: Class index, one per sample, tuple index, ``"argmax"`` or a ``Target``; by default the
-            largest element of each sample's output.
+            largest element of each sample's output. Several (``Target.top_k(3)``, or a list of ``Target``)
+            give a list of explanations, one per target.
         seed: Of random draws.
         strict: Raise when the result does not prove itself.
-        method, output, head, wrt, layout, providers, threads, memory_mib, quantisation, options: See :func:`compile`.
+        method, output, head, wrt, layout, providers, threads, memory_mib, quantisation, custom_ops, options:
+            See :func:`compile`.
 
     Raises:
         As :func:`compile` and :meth:`CompiledExplainer.__call__`.
     """
     explainer = compile(
         model, method=method, output=output, head=head, wrt=wrt, layout=layout, providers=providers, threads=threads,
-        memory_mib=memory_mib, quantisation=quantisation, **options,
+        memory_mib=memory_mib, quantisation=quantisation, custom_ops=custom_ops, **options,
     )  # fmt: skip
-    return explainer(x, target=target, seed=seed, strict=strict)
+    found: Explanation | list[Explanation] = explainer(x, target=target, seed=seed, strict=strict)
+    return found
 
 
 def methods() -> list[dict[str, Any]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxplain.engine.call import SHADOW_OUTPUT, Call, Program, View
 from onnxplain.engine.errors import InputError, OptionError, SessionError, TargetError
 from onnxplain.engine.explanation import Array, Explanation
 from onnxplain.engine.graph.passes.dequantize import is_quantised
@@ -22,29 +22,13 @@ from onnxplain.engine.inputs import validate_feeds
 from onnxplain.engine.loading import Model
 from onnxplain.engine.method import Method, Parts, Plan, Run, Subject
 from onnxplain.engine.places import input_labels
-from onnxplain.engine.rewrite import COTANGENT, SCORE, TARGET, Rewriter, TargetKind
-from onnxplain.engine.session.agreement import agreement, widened
-from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB, BatchRunner, fixed_batch
+from onnxplain.engine.rewrite import COTANGENT, SCORE, Rewriter, Slot
+from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB, BatchRunner
+from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec
 from onnxplain.engine.session.runtime import versions
 from onnxplain.engine.session.session import Session
-from onnxplain.engine.targets import Target, as_target, flat_indices
-
-#: Key of the shadow's form of the explained output.
-SHADOW_OUTPUT = "shadow_output"
-
-
-@dataclass
-class _Program:
-    """One rewritten graph with its session."""
-
-    model: ir.Model
-    plan: Plan
-    session: Session
-    runner: BatchRunner
-    prelude: BatchRunner | None
-    names: dict[str, str]
-    explained: ir.Value
+from onnxplain.engine.targets import Answer, Target, Targets, as_target, as_targets, settled
 
 
 class CompiledExplainer:
@@ -63,6 +47,7 @@ class CompiledExplainer:
         threads: Threads inside an operator; the model handle's by default.
         quantisation: How a model with quantised activations is differentiated: ``straight_through`` (rounds
             as the model does, the gradient passes where nothing saturates) or ``float_shadow`` (no rounding).
+        custom_ops: What implements the model's custom operators; the model handle's by default.
     """
 
     def __init__(
@@ -78,6 +63,7 @@ class CompiledExplainer:
         memory_mib: float = DEFAULT_BUDGET_MIB,
         threads: int | None = None,
         quantisation: str = "straight_through",
+        custom_ops: CustomOps | None = None,
     ) -> None:
         if quantisation not in QUANTISATIONS:
             raise OptionError(f"unknown quantisation '{quantisation}'; choose one of {', '.join(QUANTISATIONS)}")
@@ -92,18 +78,19 @@ class CompiledExplainer:
         self.output = output
         self.layout = layout
         self.providers = providers if providers is not None else model.providers
+        self.custom_ops = custom_ops if custom_ops is not None else model.custom_ops
         self.memory_mib = memory_mib
         self.threads = threads if threads is not None else model.threads
         self.wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
-        self._programs: dict[TargetKind, _Program] = {}
-        self.program("index")
+        self._programs: dict[tuple[Slot, ...], Program] = {}
+        self.program()
 
     # ----- building -------------------------------------------------------------------------------
 
     @property
     def model(self) -> ir.Model:
         """The rewritten graph."""
-        return self.program("index").model
+        return self.program().model
 
     def save(self, path: str | Path) -> Path:
         """Write the rewritten graph as an ONNX file.
@@ -118,39 +105,66 @@ class CompiledExplainer:
 
         return write_model(self.model, Path(path))
 
-    def program(self, kind: TargetKind) -> _Program:
-        """The rewritten graph for indices or for weights, built on first use."""
-        if kind not in self._programs:
-            self._programs[kind] = self._build(kind)
-        return self._programs[kind]
+    def program(self, *slots: Slot) -> Program:
+        """The rewritten graph for these explained scalars (one element of the output by default), built on first use."""
+        slots = slots or (Slot(),)
+        if slots not in self._programs:
+            self._programs[slots] = self._build(slots)
+        return self._programs[slots]
 
     def _base(self) -> ir.Model:
         return self.source.folded if self.method.folds_normalization else self.source.canonical
 
-    def _build(self, kind: TargetKind) -> _Program:
-        rewriter = Rewriter(self._base(), self.quantisation)
+    @property
+    def _as_deployed(self) -> bool:
+        """Whether int8 stays int8: where the model is only run, unless its float form was asked for."""
+        return self.method.forward_only and self.quantisation == "straight_through"
+
+    def _rewriter(self) -> Rewriter:
+        return Rewriter(self._base(), self.quantisation, keep_quantised=self._as_deployed)
+
+    def _build(self, slots: Sequence[Slot]) -> Program:
+        rewriter = self._rewriter()
         names = self._subject_names(rewriter)
         inner = [n for n in names if n not in self.declared]
         prelude = self._prelude(inner) if inner and self.method.walks else None
         subjects = [self._subject(rewriter, n, n in inner, prelude is not None) for n in names]
-        seed = rewriter.seed(self.output, self.head, kind)
-        plan = Plan(rewriter, seed, subjects)
+        plans = [self._plan(rewriter, slot, subjects) for slot in slots]
+        for subject in subjects:
+            if subject.inner and prelude is None:
+                plans[0].output(f"value/{subject.name}", subject.value)
+        model = rewriter.finish({"onnxplain.method": self.method.name})
+        session = Session(model, self.providers, threads=self.threads, custom_ops=self.custom_ops)
+        budget = float("inf") if self.method.needs_one_chunk else self.memory_mib
+        return Program(model, plans, session, self._runner(session, model, budget), prelude)
+
+    def _plan(self, rewriter: Rewriter, slot: Slot, subjects: list[Subject]) -> Plan:
+        output = slot.output or self.output
+        seed = rewriter.seed(output, self.head, slot.kind, slot.whole)
+        plan = Plan(rewriter, seed, subjects, output_name=output)
         self.method.build(plan)
         plan.output(SCORE, seed.score, ("N",))
         if rewriter.shadowed:
-            plan.output(SHADOW_OUTPUT, rewriter.output_value(self.output))
+            plan.output(SHADOW_OUTPUT, rewriter.output_value(output))
         if seed.index is not None:
             plan.output("explained_index", seed.index, ("N",))
-        for subject in subjects:
-            if subject.inner and prelude is None:
-                plan.output(f"value/{subject.name}", subject.value)
-        model = rewriter.finish({"onnxplain.method": self.method.name})
-        session = Session(model, self.providers, threads=self.threads)
+        return plan
+
+    def _runner(self, session: Session, model: ir.Model, budget: float) -> BatchRunner:
         fed_whole = {v.name or "" for v in self.source.canonical.graph.inputs} - set(self.batched)
         batched = [v.name or "" for v in model.graph.inputs if v.name not in fed_whole]
-        budget = float("inf") if self.method.needs_one_chunk else self.memory_mib
-        runner = BatchRunner(session, model, batched, budget)
-        return _Program(model, plan, session, runner, prelude, dict(plan.names), seed.explained)
+        return BatchRunner(session, model, batched, budget)
+
+    @cached_property
+    def _plain(self) -> BatchRunner:
+        """The model alone."""
+        model = Rewriter(self.source.canonical, keep_quantised=True).finish()
+        session = Session(model, self.providers, threads=self.threads, custom_ops=self.custom_ops)
+        return self._runner(session, model, self.memory_mib)
+
+    def answer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The model's own outputs; nothing is explained."""
+        return self._plain.run({n: feeds[n] for n in self._plain.session.inputs})
 
     @cached_property
     def batched(self) -> list[str]:
@@ -209,22 +223,32 @@ class CompiledExplainer:
 
     def _prelude(self, names: Sequence[str]) -> BatchRunner:
         """What computes inner subjects from the model's inputs."""
-        rewriter = Rewriter(self._base(), self.quantisation)
+        rewriter = self._rewriter()
         rewriter.graph.outputs.clear()
         for name in names:
             rewriter.graph.outputs.append(rewriter.value(name))
         model = rewriter.finish()
-        session = Session(model, self.providers, threads=self.threads)
+        session = Session(model, self.providers, threads=self.threads, custom_ops=self.custom_ops)
         return BatchRunner(session, model, self.batched, self.memory_mib)
 
     # ----- running --------------------------------------------------------------------------------
 
-    def __call__(self, x: Any, *, target: Any = None, seed: int = 0, strict: bool = False) -> Explanation:
+    @overload
+    def __call__(self, x: Any, *, target: Targets, seed: int = 0, strict: bool = False) -> list[Explanation]: ...
+
+    @overload
+    def __call__(self, x: Any, *, target: Any = None, seed: int = 0, strict: bool = False) -> Explanation: ...
+
+    def __call__(
+        self, x: Any, *, target: Any = None, seed: int = 0, strict: bool = False
+    ) -> Explanation | list[Explanation]:
         """Explain a batch.
 
         Args:
             x: Array, batch first, or ``{input name: array}``.
-            target: See :func:`onnxplain.engine.targets.as_target`.
+            target: See :func:`onnxplain.engine.targets.as_target`. Several (:class:`Targets`, or a list of
+                :class:`Target`) give a list of explanations; methods of one pass make them all in one run that
+                shares the forward pass, the others go target by target.
             seed: Of random draws, where the method makes any.
             strict: Raise when a result does not prove itself within its tolerance.
 
@@ -235,15 +259,34 @@ class CompiledExplainer:
             ResidualError: ``strict``, and the residual is past the tolerance.
         """
         feeds = validate_feeds(self._named(x), self.declared)
-        chosen = as_target(target)
-        program = self.program(chosen.kind)
+        several = as_targets(target)
         count = self._count(feeds)
-        call = _Call(self, program, feeds, chosen, count)
-        parts = self.method.reduce(Run(call.subjects, call.first, call.evaluate, seed, call.labels, program.plan.memo))
-        explanation = self._explanation(call, parts, seed)
+        own = self._own_name()
+        asked = list(several) if several is not None else [as_target(target)]
+        targets = settled(asked, lambda: Answer(self.answer(feeds), own, count))
+        groups = [[t] for t in targets] if self.method.walks else [targets]
+        explanations = [e for group in groups for e in self._explain(feeds, group, count, seed)]
         if strict:
-            explanation.require_proof()
-        return explanation
+            for explanation in explanations:
+                explanation.require_proof()
+        return explanations if several is not None else explanations[0]
+
+    def _explain(self, feeds: dict[str, Array], targets: Sequence[Target], count: int, seed: int) -> list[Explanation]:
+        """One run of one graph; an explanation per target."""
+        if count != 1 and any(t.whole for t in targets):
+            raise TargetError("an output without a batch axis belongs to one sample; explain one sample at a time")
+        slots = [Slot(t.kind, t.output, t.whole) for t in targets if t.kind != "lazy"]
+        call = Call(self, self.program(*slots), feeds, targets, count)
+        return [self._explanation(view, self._reduce(view, seed), seed) for view in call.views]
+
+    def _reduce(self, view: View, seed: int) -> Parts:
+        call = view.call
+        run = Run(call.subjects, view.first, view.evaluate, seed, call.labels, view.plan.memo)
+        return self.method.reduce(run)
+
+    def _own_name(self) -> str:
+        rewriter = self.program().plan.rewriter
+        return rewriter.own_name(rewriter.output_value(self.output))
 
     def _named(self, x: Any) -> dict[str, Any]:
         if isinstance(x, Mapping):
@@ -261,7 +304,7 @@ class CompiledExplainer:
             raise InputError(f"the inputs have different numbers of samples ({lengths}); give all of them the same")
         return next(iter(lengths.values()), 1)
 
-    def _explanation(self, call: _Call, parts: Parts, seed: int) -> Explanation:
+    def _explanation(self, view: View, parts: Parts, seed: int) -> Explanation:
         for name, array in parts.attributions.items():
             if not np.isfinite(array).all():
                 bad = int(np.argmax(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
@@ -270,24 +313,28 @@ class CompiledExplainer:
                     "the model's own numbers overflow there; check the input's scale, or use providers='reference' to see where"
                 )
         notes = list(parts.notes)
-        zero = [n for n in range(call.count) if all(not np.any(a[n]) for a in parts.attributions.values())]
+        zero = [n for n in range(view.call.count) if all(not np.any(a[n]) for a in parts.attributions.values())]
         if zero:
-            notes.append(
-                f"the gradient is zero everywhere for sample(s) {zero[:10]}: the model is flat there, or saturated"
+            what = (
+                "nothing that was tried moves the score"
+                if self.method.forward_only
+                else "the gradient is zero everywhere"
             )
-        path = call.program.plan.adjoints.path if call.program.plan.adjoints is not None else None
-        quantised = is_quantised(self.source.canonical)
-        notes += [call.agreement["words"]] if call.agreement else []
-        output = call.program.plan.rewriter.output_value(self.output)
+            notes.append(f"{what} for sample(s) {zero[:10]}: the model is flat there, or saturated")
+        path = view.plan.adjoints.path if view.plan.adjoints is not None else None
+        quantised = is_quantised(self.source.canonical) and not self._as_deployed
+        notes += [view.agreement["words"]] if view.agreement else []
+        output = view.plan.rewriter.output_value(view.plan.output_name)
         return Explanation(
             attributions=parts.attributions,
             saliency=parts.saliency,
-            score=call.score,
-            target=call.target,
-            target_shape=call.target_shape,
+            score=view.score,
+            target=view.target,
+            target_shape=view.target_shape,
+            target_words=view.request.words,
             head=self.head,
-            output=call.output,
-            outputs=call.own_outputs,
+            output=view.output,
+            outputs=view.call.own_outputs,
             method=self.method.name,
             options=self.method.options(),
             head_note=self._head_note(output),
@@ -296,10 +343,11 @@ class CompiledExplainer:
             baseline_score=parts.baseline_score,
             residual=parts.residual,
             quantisation=self.quantisation if quantised else "none",
-            blocked=tuple(f"{b.node} ({b.operator}): {b.remedy}" for b in path.blocked) if path is not None else (),
+            blocked=tuple(map(str, path.blocked)) if path is not None else (),
             notes=tuple(notes),
             signed=parts.signed,
-            provenance=self._provenance(call),
+            standard_errors=parts.standard_errors,
+            provenance=self._provenance(view),
         )
 
     def _head_note(self, output: ir.Value) -> str:
@@ -314,9 +362,9 @@ class CompiledExplainer:
     def _fixed(self) -> dict[str, Any]:
         return {"model": self.source.source.name, "model_sha256": self.source.source.sha256, "versions": versions()}
 
-    def _provenance(self, call: _Call) -> dict[str, Any]:
-        program = call.program
-        dtype = program.explained.dtype
+    def _provenance(self, view: View) -> dict[str, Any]:
+        program = view.call.program
+        dtype = view.plan.seed.explained.dtype
         return {
             **self._fixed,
             "providers": program.session.providers,
@@ -325,115 +373,8 @@ class CompiledExplainer:
             "threads": self.threads,
             "memory_mib": self.memory_mib,
             "platform": platform.machine(),
-            **({"shadow": call.agreement} if call.agreement else {}),
+            **({"shadow": view.agreement} if view.agreement else {}),
         }
-
-
-class _Call:
-    """One batch on its way through a program."""
-
-    def __init__(
-        self, owner: CompiledExplainer, program: _Program, feeds: dict[str, Array], target: Target, count: int
-    ) -> None:
-        self.owner = owner
-        self.program = program
-        self.count = count
-        self.output = program.plan.rewriter.own_name(program.plan.rewriter.output_value(owner.output))
-        self.feeds = dict(feeds)
-        self.labels = {s.name: s.labels for s in program.plan.subjects}
-        rewriter = program.plan.rewriter
-        self._added = rewriter.added_inputs[-1] if rewriter.added_inputs else TARGET
-        if program.prelude is not None:
-            self.feeds.update(program.prelude.run({n: feeds[n] for n in program.prelude.session.inputs}))
-        known = {v.name or "" for v in program.model.graph.inputs}
-        self.feeds = {n: a for n, a in self.feeds.items() if n in known}
-        self._set_target(target)
-        results = program.runner.run(self.feeds)
-        self.first = {key: results[name] for key, name in program.names.items()}
-        self.own_outputs = {n: a for n, a in results.items() if n not in program.names.values()}
-        self._check_target(target)
-        self.subjects = {
-            s.name: self.first[f"value/{s.name}"] if f"value/{s.name}" in self.first else widened(self.feeds[s.name])
-            for s in program.plan.subjects
-        }
-        self.agreement = agreement(self.own_outputs.get(self.output), self.first.get(SHADOW_OUTPUT))
-
-    def _static_shape(self) -> tuple[int, ...] | None:
-        known = dims(self.program.explained)
-        if known is None or not all(isinstance(d, int) for d in known[1:]):
-            return None
-        return tuple(int(d) for d in known[1:] if isinstance(d, int))
-
-    def _set_target(self, target: Target) -> None:
-        shape = self._static_shape()
-        if target.kind == "index":
-            if shape is None and self._needs_shape(target.value):
-                shape = self._shape_by_running()
-            self.feeds[self._added] = flat_indices(target, self.count, shape)
-            return
-        weights = np.asarray(target.value)
-        if weights.dtype.kind not in "fiub" or not np.isfinite(weights).all():
-            raise TargetError("the weights hold something else than finite numbers; give a number per output element")
-        full = (self.count, *(shape if shape is not None else self._shape_by_running()))
-        try:
-            dtype = (self.program.explained.dtype or ir.DataType.FLOAT).numpy()
-            self.feeds[self._added] = np.ascontiguousarray(np.broadcast_to(weights, full).astype(dtype))
-        except ValueError:
-            raise TargetError(
-                f"weights of shape {weights.shape} do not fit an output of shape {full}; "
-                "give one sample's or the whole batch's"
-            ) from None
-
-    @staticmethod
-    def _needs_shape(value: Any) -> bool:
-        """Whether an index means something only once the output's shape is known."""
-        array = np.asarray(value)
-        return array.dtype.kind in "iu" and (isinstance(value, tuple) or array.ndim > 1 or bool((array < 0).any()))
-
-    def _shape_by_running(self) -> tuple[int, ...]:
-        """Shape of one sample's output where the graph does not tell: from the index program, without a target."""
-        program = self.owner.program("index")
-        added = program.plan.rewriter.added_inputs[-1]
-        feeds = {n: a for n, a in self.feeds.items() if n != self._added}
-        results = program.runner.run({**feeds, added: np.full(self.count, -1, dtype=np.int64)}, [self.output])
-        return tuple(results[self.output].shape[1:])
-
-    def _check_target(self, target: Target) -> None:
-        shape = self._static_shape()
-        if shape is None:
-            shape = tuple(self.own_outputs[self.output].shape[1:])
-        self.target_shape = shape or (1,)
-        self.score = np.asarray(self.first[SCORE], dtype=np.float64).reshape(-1)
-        if target.kind == "weights":
-            self.target: Array | None = None
-            return
-        self.target = np.asarray(self.first["explained_index"], dtype=np.int64).reshape(-1)
-        size = int(np.prod(self.target_shape))
-        if (self.target >= size).any():
-            raise TargetError(
-                f"target {int(self.target.max())} is out of range: "
-                f"the explained output has {size} elements, 0 to {size - 1}"
-            )
-
-    def evaluate(self, points: Mapping[str, Array], samples: Array, keys: Sequence[str]) -> dict[str, Array]:
-        """Outputs at other points, each with the target of its sample's clean input."""
-        feeds = {}
-        for name, array in self.feeds.items():
-            feeds[name] = array[samples] if name in self.program.runner.batched else array
-        for subject in self.program.plan.subjects:
-            feeds[subject.name] = points[subject.name].astype(self.feeds[subject.name].dtype, copy=False)
-        if self.target is not None:
-            feeds[self._added] = self.target[samples]
-        fixed = fixed_batch(self.program.model, self.program.runner.batched)
-        extra = -len(samples) % fixed if fixed is not None else 0
-        if extra:  # a model with a fixed batch gets the last point again to fill it up
-            feeds = {
-                n: np.concatenate([a, np.repeat(a[-1:], extra, axis=0)]) if n in self.program.runner.batched else a
-                for n, a in feeds.items()
-            }
-        names = [self.program.names[k] for k in keys]
-        results = self.program.runner.run(feeds, names)
-        return {k: results[n][: len(samples)] for k, n in zip(keys, names, strict=True)}
 
 
 __all__ = ["COTANGENT", "CompiledExplainer"]

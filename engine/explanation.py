@@ -120,6 +120,7 @@ class Explanation:
         score: ``[N]``: the explained scalar f(x).
         target: ``[N]`` flat index of the explained element; None where weights were given.
         target_shape: Shape of one sample's output, for reading the flat index.
+        target_words: What was explained in words, where no index says it.
         head: ``logit``, ``probability``, ``log_probability`` or ``margin``: what scalar was explained.
         head_note: In words, where a trailing activation was recognised.
         output: Name of the explained output.
@@ -131,6 +132,7 @@ class Explanation:
         quantisation: ``straight_through`` where the gradient passed quantised tensors, else ``none``.
         blocked: Nodes at which part of the gradient ends.
         notes: Remarks the user should see.
+        standard_errors: Of the attributions, in their shapes, for methods that draw at random and can tell.
         provenance: Model hash, versions, provider, dtype.
     """
 
@@ -145,6 +147,7 @@ class Explanation:
     options: dict[str, Any]
     outputs: dict[str, Array] = field(default_factory=dict)
     head_note: str = ""
+    target_words: str = ""
     seed: int = 0
     terms: Terms | None = None
     baseline_score: Array | None = None
@@ -153,6 +156,7 @@ class Explanation:
     blocked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     signed: bool = False
+    standard_errors: dict[str, Array] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -244,6 +248,8 @@ class Explanation:
         if self.target is not None:
             index = self.target_index(sample)
             result["target"] = index[0] if len(index) == 1 else list(index)
+        elif self.target_words:
+            result["target"] = self.target_words
         if self.baseline_score is not None:
             result["baseline_score"] = float(self.baseline_score[sample])
         if self.residual is not None:

@@ -18,6 +18,7 @@ from onnxplain.engine.backward import Adjoints, Lookup, gradients
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual, Terms
 from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.places import Labels, spatial_axes
 from onnxplain.engine.registry import Registry
 from onnxplain.engine.rewrite import Rewriter, Seed
@@ -57,6 +58,7 @@ class Plan:
         adjoints: The reverse sweep, once a method asked for gradients.
         names: Graph output per key.
         memo: What `build` wants `reduce` to know about this graph.
+        output_name: The explained output; None for the model's first float one.
     """
 
     rewriter: Rewriter
@@ -65,6 +67,7 @@ class Plan:
     adjoints: Adjoints | None = None
     names: dict[str, str] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict)
+    output_name: str | None = None
 
     def output(self, key: str, value: ir.Value, shape: Any = None) -> None:
         """Return ``value`` from the graph; the method finds it under ``key``."""
@@ -122,10 +125,34 @@ class Run:
         """``[N]``, float64."""
         return np.asarray(self.outputs["score"], dtype=np.float64)
 
+    def at(self, points: Mapping[str, Array], samples: Array, seed: int | None = None) -> Run:
+        """The run that a method would see had it been called at other points, with the clean inputs' targets.
+
+        Args:
+            points: Array per attributed tensor, batch first.
+            samples: Which sample of this run each point belongs to.
+            seed: Of the draws made there; this run's by default.
+        """
+        outer, owners = self.evaluate, samples
+
+        def evaluate(points: Mapping[str, Array], samples: Array, keys: Sequence[str]) -> dict[str, Array]:
+            return outer(points, owners[samples], keys)
+
+        return dataclasses.replace(
+            self,
+            x=dict(points),
+            outputs=outer(points, owners, list(self.outputs)),
+            evaluate=evaluate,
+            seed=self.seed if seed is None else seed,
+        )
+
 
 @dataclass
 class Parts:
-    """What a method returns; the explainer adds what is common to all."""
+    """What a method returns; the explainer adds what is common to all.
+
+    ``standard_errors`` are those of the attributions, for methods that draw at random.
+    """
 
     attributions: dict[str, Array]
     saliency: Array | None = None
@@ -134,6 +161,7 @@ class Parts:
     baseline_score: Array | None = None
     signed: bool = False
     notes: list[str] = field(default_factory=list)
+    standard_errors: dict[str, Array] = field(default_factory=dict)
 
 
 class Method:
@@ -163,6 +191,11 @@ class Method:
     @property
     def needs_one_chunk(self) -> bool:
         """Whether this configuration mixes the samples of a batch."""
+        return False
+
+    @property
+    def forward_only(self) -> bool:
+        """Whether it runs the model and never differentiates it, so that every model is served as it is."""
         return False
 
     @property
@@ -201,7 +234,8 @@ class Direct(Method):
             plan.output(f"attribution/{subject.name}", found[subject.name], subject.value.shape)
         if len(plan.subjects) == 1:
             subject = plan.subjects[0]
-            plan.output("saliency", reduced(plan.rewriter.op, found[subject.name], subject.labels, self.reduction))
+            saliency = reduced(plan.rewriter.op, found[subject.name], subject.labels, self.reduction)
+            plan.output("saliency", saliency, _without_channels(subject))
 
     def reduce(self, run: Run) -> Parts:
         attributions = {n: run.outputs[f"attribution/{n}"] for n in run.x}
@@ -281,6 +315,11 @@ def choose(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """
     if value not in allowed:
         raise OptionError(f"{name}={value!r} is not possible; choose one of {', '.join(map(repr, allowed))}")
+
+
+def _without_channels(subject: Subject) -> list[Any] | None:
+    known = dims(subject.value)
+    return None if known is None else [known[i] for i in (0, *spatial_axes(subject.labels).values())]
 
 
 def reduced(op: Builder, value: ir.Value, labels: Labels, how: str) -> ir.Value:

@@ -1,8 +1,9 @@
 """Canonical graph -> rewritten graph: the model's own outputs, and beside them what a method asks for.
 
-The rewritten graph takes the model's inputs and either ``target`` (int64 ``[N]``: one flat index per
-sample, -1 for the largest element) or ``cotangent`` (float, in the shape of the explained output), so
-that one session serves every class. It returns the model's outputs unchanged and any named values.
+The rewritten graph takes the model's inputs and ``target`` (int64 ``[N]``: one flat index per sample, -1
+for the largest element), ``cotangent`` (float, in the shape of the explained output) or ``reference``
+(likewise: what similarity is measured to), so that one session serves every class. It returns the
+model's outputs unchanged and any named values.
 """
 
 from __future__ import annotations
@@ -24,10 +25,26 @@ from onnxplain.engine.graph.shadow import SHADOW, add_shadow
 from onnxplain.engine.graph.shapes import dims, is_float
 from onnxplain.engine.heads import Head, explained_value
 
-TargetKind = Literal["index", "weights"]
+TargetKind = Literal["index", "rank", "weights", "cosine", "distance"]
 
 #: Names of what the rewritten graph takes and returns beside the model's own inputs and outputs.
-TARGET, COTANGENT, SCORE = "target", "cotangent", "score"
+TARGET, COTANGENT, REFERENCE, SCORE = "target", "cotangent", "reference", "score"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One explained scalar as the graph has to know it; which class, weights or reference is fed later.
+
+    Attributes:
+        kind: ``index`` (an element, or the largest), ``rank`` (the k-th largest as well), ``weights`` (a weighted
+            sum), ``cosine`` (similarity to a reference), ``distance`` (negative squared distance to it).
+        output: Name of the output; None for the explainer's own.
+        whole: The output has no batch axis: all of it belongs to the one sample.
+    """
+
+    kind: TargetKind = "index"
+    output: str | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,13 +55,15 @@ class Seed:
         explained: The tensor that it is taken from.
         cotangent: Its derivative with respect to ``explained``, in that shape.
         score: The scalar per sample, ``[N]``.
-        index: The flat index that was explained per sample, ``[N]``; None for weights.
+        index: The flat index that was explained per sample, ``[N]``; None where no element is singled out.
+        feed: Name of the graph input that says what is explained.
     """
 
     explained: ir.Value
     cotangent: ir.Value
     score: ir.Value
     index: ir.Value | None
+    feed: str = TARGET
 
 
 class Rewriter:
@@ -53,14 +72,17 @@ class Rewriter:
     Args:
         canonical: The canonical model; it is copied, weights are shared.
         quantisation: How quantised activations are differentiated: see :mod:`onnxplain.engine.graph.shadow`.
+        keep_quantised: Leave them as they are, for what runs the model and does not differentiate it.
 
     Attributes:
         shadowed: Whether a float form stands beside the model's own nodes; what is found by name is its.
     """
 
-    def __init__(self, canonical: ir.Model, quantisation: str = "straight_through") -> None:
+    def __init__(
+        self, canonical: ir.Model, quantisation: str = "straight_through", *, keep_quantised: bool = False
+    ) -> None:
         self.model = canonical.clone()
-        self.shadowed = add_shadow(self.model, quantisation)
+        self.shadowed = add_shadow(self.model, quantisation, keep_quantised=keep_quantised)
         self.graph = self.model.graph
         self.forward_nodes: list[ir.Node] = list(self.graph)
         self.op = Builder(self.graph)
@@ -109,34 +131,79 @@ class Rewriter:
 
     # ----- what is explained ----------------------------------------------------------------------
 
-    def seed(self, output: str | None = None, head: Head = "logit", kind: TargetKind = "index") -> Seed:
+    def seed(
+        self, output: str | None = None, head: Head = "logit", kind: TargetKind = "index", whole: bool = False
+    ) -> Seed:
         """Append what selects the explained scalar.
 
         Args:
             output: Name of the output; the first float one by default.
             head: See :mod:`onnxplain.engine.heads`.
-            kind: ``index`` adds the input ``target``, ``weights`` the input ``cotangent``.
+            kind: See :class:`Slot`: ``index`` and ``rank`` add the input ``target``, ``weights`` the input
+                ``cotangent``, the others the input ``reference``.
+            whole: See :class:`Slot`.
         """
-        op = self.op
-        explained = explained_value(op, self.output_value(output), head)
-        known = dims(explained)
-        if known == ():
+        explained = self._with_batch(explained_value(self.op, self.output_value(output), head), whole)
+        if dims(explained) == ():
             raise TargetError(
                 f"output '{self.output_value(output).name}' is one number for the whole batch, so samples cannot be told "
                 "apart; choose another output, or use vjp"
             )
+        if kind in ("index", "rank"):
+            return self._element(explained, output, head, kind, whole)
+        if head == "margin":
+            raise TargetError("the margin head needs a class index; give one, or Target.margin for two given classes")
         if kind == "weights":
-            if head == "margin":
-                raise TargetError(
-                    "the margin head needs a class index; give one, or Target.margin for two given classes"
-                )
-            shape = None if known is None else ("N", *known[1:])
-            cotangent = self.add_input(COTANGENT, explained.dtype or ir.DataType.FLOAT, shape)
-            score = op.ReduceSum(op.Flatten(op.Mul(explained, cotangent), axis=1), [1], keepdims=0)
-            return Seed(explained, cotangent, score, None)
+            return self._weighted(explained)
+        return self._similarity(explained, kind)
+
+    def _with_batch(self, value: ir.Value, whole: bool) -> ir.Value:
+        if not whole:
+            return value
+        known = dims(value)
+        result = self.op.Unsqueeze(value, [0])
+        result.shape = None if known is None else ir.Shape([1, *known])
+        return result
+
+    def _weighted(self, explained: ir.Value) -> Seed:
+        op = self.op
+        cotangent = self._like(COTANGENT, explained)
+        score = op.ReduceSum(op.Flatten(op.Mul(explained, cotangent), axis=1), [1], keepdims=0)
+        return Seed(explained, cotangent, score, None, cotangent.name or COTANGENT)
+
+    def _like(self, name: str, explained: ir.Value) -> ir.Value:
+        known = dims(explained)
+        shape = None if known is None else ("N", *known[1:])
+        return self.add_input(name, explained.dtype or ir.DataType.FLOAT, shape)
+
+    def _similarity(self, explained: ir.Value, kind: TargetKind) -> Seed:
+        """Cosine of the angle to the reference, or the negative squared distance from it."""
+        op = self.op
+        reference = self._like(REFERENCE, explained)
+        flat, other = op.Flatten(explained, axis=1), op.Flatten(reference, axis=1)
+        if kind == "distance":
+            apart = op.Sub(flat, other)
+            value = op.Neg(op.ReduceSum(op.Mul(apart, apart), [1], keepdims=1))
+        else:
+            lengths = [op.Sqrt(op.ReduceSum(op.Mul(v, v), [1], keepdims=1)) for v in (flat, other)]
+            smallest = np.finfo((explained.dtype or ir.DataType.FLOAT).numpy()).tiny
+            value = op.ReduceSum(op.Mul(flat, other), [1], keepdims=1)
+            value = op.Div(value, op.Max(op.Mul(*lengths), float(smallest)))
+        known = dims(explained)
+        value.shape = ir.Shape([known[0] if known is not None else None, 1])
+        one = ir.tensor(np.ones(1, (explained.dtype or ir.DataType.FLOAT).numpy()))
+        cotangent = op.ConstantOfShape(op.Shape(value), value=one)
+        cotangent.shape = value.shape
+        return Seed(value, cotangent, op.Squeeze(value, [1]), None, reference.name or REFERENCE)
+
+    def _element(self, explained: ir.Value, output: str | None, head: Head, kind: TargetKind, whole: bool) -> Seed:
+        op = self.op
+        known = dims(explained)
         target = self.add_input(TARGET, ir.DataType.INT64, ("N",))
         flat = explained if len(known or ()) == 2 else op.Flatten(explained, axis=1)
-        index = op.Where(op.Less(target, 0), op.ArgMax(self._judged(flat, output, head), axis=1, keepdims=0), target)
+        judged = self._judged(flat, output, head, whole)
+        largest = op.ArgMax(judged, axis=1, keepdims=0) if kind == "index" else self._ranked(judged, target)
+        index = op.Where(op.Less(target, 0), largest, target)
         cotangent = self._one_hot(index, flat)
         if head == "margin":
             if known is not None and all(d == 1 for d in known[1:]):
@@ -150,15 +217,24 @@ class Rewriter:
         if flat is not explained:
             cotangent = op.Reshape(cotangent, op.Shape(explained))
         cotangent.shape = explained.shape
-        return Seed(explained, cotangent, score, index)
+        return Seed(explained, cotangent, score, index, target.name or TARGET)
 
-    def _judged(self, flat: ir.Value, output: str | None, head: Head) -> ir.Value:
+    def _ranked(self, judged: ir.Value, target: ir.Value) -> ir.Value:
+        """Index of the (-target)-th largest element per sample; the largest where the target is not negative."""
+        op = self.op
+        rank = op.Max(op.Neg(target), op.constant(1, ir.DataType.INT64))
+        most = op.ReduceMax(rank, [0], keepdims=1)
+        _, order = op.emit("TopK", [judged, most], outputs=2, axis=1)
+        place = op.Unsqueeze(op.Sub(rank, op.constant(1, ir.DataType.INT64)), [1])
+        return op.Squeeze(op.GatherElements(order, place, axis=1), [1])
+
+    def _judged(self, flat: ir.Value, output: str | None, head: Head, whole: bool) -> ir.Value:
         """What says which element is the largest: the model's own answer, where a shadow stands beside it."""
         if not self.shadowed:
             return flat
         name = self.own_name(self.output_value(output))
         own = next(v for v in self.graph.outputs if v.name == name)
-        value = self.op.Flatten(explained_value(self.op, own, head), axis=1)
+        value = self.op.Flatten(self._with_batch(explained_value(self.op, own, head), whole), axis=1)
         return self.op.Cast(value, to=ir.DataType.FLOAT.value) if own.dtype in HALVES else value
 
     def own_name(self, value: ir.Value) -> str:

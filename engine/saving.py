@@ -27,7 +27,7 @@ FORMAT = 1
 
 _PLAIN = (
     *("head", "head_note", "output", "method", "options", "seed", "quantisation", "blocked", "notes", "signed"),
-    *("provenance", "target_shape"),
+    *("provenance", "target_shape", "target_words"),
 )
 
 
@@ -99,6 +99,7 @@ def _split(e: Explanation) -> tuple[dict[str, Array], dict[str, Any]]:
     arrays: dict[str, Array] = {"score": e.score}
     arrays |= {f"attribution/{n}": a for n, a in e.attributions.items()}
     arrays |= {f"output/{n}": a for n, a in e.outputs.items()}
+    arrays |= {f"standard_error/{n}": a for n, a in e.standard_errors.items()}
     for name in ("saliency", "target", "baseline_score"):
         value = getattr(e, name)
         if value is not None:
@@ -151,12 +152,13 @@ def _join(arrays: dict[str, Array], meta: dict[str, Any]) -> Explanation:
         info = tuple(TermInfo(**i) for i in meta["terms"])
         maps = {int(k): v for k, v in named("terms/map/").items()}
         terms = Terms(arrays["terms/input"], arrays["terms/biases"], info, maps)
-    plain = {k: meta[k] for k in _PLAIN}
+    plain = {k: meta[k] for k in _PLAIN if k in meta}
     for key in ("blocked", "notes", "target_shape"):
         plain[key] = tuple(plain[key])
     return Explanation(
         attributions=named("attribution/"),
         outputs=named("output/"),
+        standard_errors=named("standard_error/"),
         saliency=arrays.get("saliency"),
         score=arrays["score"],
         target=arrays.get("target"),

@@ -30,13 +30,15 @@ SHADOW = WIDE
 _OWN = f"{PREFIX}/own/"
 
 
-def add_shadow(model: ir.Model, quantisation: str = "straight_through") -> bool:
+def add_shadow(model: ir.Model, quantisation: str = "straight_through", *, keep_quantised: bool = False) -> bool:
     """Put the shadow beside the model, in place, where one is needed.
 
     Args:
         model: A canonical model.
         quantisation: ``straight_through`` rounds as the model does and lets the gradient through where
             nothing saturates; ``float_shadow`` leaves rounding out.
+        keep_quantised: No shadow for int8; one for half precision all the same, whose differences of scores
+            would drown in rounding.
 
     Returns:
         Whether one was needed.
@@ -46,7 +48,7 @@ def add_shadow(model: ir.Model, quantisation: str = "straight_through") -> bool:
     """
     if quantisation not in QUANTISATIONS:
         raise OptionError(f"quantisation={quantisation!r} is not possible; choose one of {', '.join(QUANTISATIONS)}")
-    quantised, halves = is_quantised(model), has_halves(model)
+    quantised, halves = is_quantised(model) and not keep_quantised, has_halves(model)
     if not quantised and not halves:
         return False
     own = model.graph.clone()

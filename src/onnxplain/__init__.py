@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnxplain.engine.loading import Model as Model
     from onnxplain.engine.loading import load as load
     from onnxplain.engine.targets import Target as Target
+    from onnxplain.engine.targets import Targets as Targets
     from onnxplain.engine.vjp import vjp as vjp
     from onnxplain.exporters import export as export
     from onnxplain.models import demo_model as demo_model
@@ -41,6 +42,7 @@ _WHERE = {
     "Model": "onnxplain.engine.loading",
     "OnnxplainError": "onnxplain.engine.errors",
     "Target": "onnxplain.engine.targets",
+    "Targets": "onnxplain.engine.targets",
     "check": "onnxplain.engine.check",
     "compile": "onnxplain.engine.api",
     "demo_input": "onnxplain.engine.demo",

@@ -62,7 +62,7 @@ def test_interface_of_a_rewritten_model() -> None:
     proto, _ = fullgrad_net()
     built = ox.compile(proto, method="gradient").model
     assert [v.name for v in built.graph.inputs] == ["x", "target"]
-    assert [v.name for v in built.graph.outputs] == ["logits", "gradient/x", "score", "explained_index"]
+    assert [v.name for v in built.graph.outputs] == ["logits", "attribution/x", "saliency", "score", "explained_index"]
     written = ir.to_proto(built)
     onnx.checker.check_model(written, full_check=True)
     assert {o.domain for o in written.opset_import} == {""}

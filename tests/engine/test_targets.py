@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxplain.engine.errors import TargetError
-from onnxplain.engine.targets import Target, as_target, flat_indices
+from onnxplain.engine.targets import Answer, Target, Targets, as_target, as_targets, flat_indices, settled
 
 
 @pytest.mark.parametrize("value", [None, "argmax"])
@@ -87,3 +87,74 @@ def test_margin_of_two_classes() -> None:
     assert Target.margin(-1, 0, 3).value.tolist() == [-1.0, 0.0, 1.0]
     with pytest.raises(TargetError, match="target 4 is out of range"):
         Target.margin(0, 4, 4)
+
+
+# ----- targets that the model answers first -------------------------------------------------------------
+
+
+def test_ranks_count_from_the_largest() -> None:
+    assert flat_indices(Target.rank(2), 3, (10,)).tolist() == [-3, -3, -3]
+    with pytest.raises(TargetError, match="rank 10 is out of range"):
+        flat_indices(Target.rank(10), 1, (10,))
+    with pytest.raises(TargetError, match="rank -1"):
+        Target.rank(-1)
+    with pytest.raises(TargetError, match="top 0"):
+        Target.top_k(0)
+
+
+def settled_weights(target: Target, scores: Any) -> Any:
+    (found,) = settled([target], lambda: Answer({"y": np.asarray(scores)}, "y", len(scores)))
+    assert found.kind == "weights"
+    return found.value
+
+
+def test_margin_takes_the_outputs_size() -> None:
+    weights = settled_weights(Target.margin(2, -4), np.zeros((3, 4)))
+    assert weights.tolist() == [-1.0, 0.0, 1.0, 0.0]
+    with pytest.raises(TargetError, match="target 4 is out of range"):
+        settled_weights(Target.margin(4, 0), np.zeros((3, 4)))
+
+
+SCORES = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+MASK = np.random.default_rng(1).random((4, 5)) > 0.5
+
+
+def test_region_of_a_class() -> None:
+    weights = settled_weights(Target.region(MASK, 1), SCORES)
+    np.testing.assert_allclose((weights * SCORES).sum(axis=(1, 2, 3)), SCORES[:, 1][:, MASK].sum(axis=1))
+
+
+def test_region_of_each_places_own_class() -> None:
+    weights = settled_weights(Target.region(MASK), SCORES)
+    np.testing.assert_allclose((weights * SCORES).sum(axis=(1, 2, 3)), SCORES.max(axis=1)[:, MASK].sum(axis=1))
+
+
+def test_region_with_the_classes_last_and_masks_per_sample() -> None:
+    masks = np.stack([MASK, ~MASK])
+    weights = settled_weights(Target.region(masks, 2), np.moveaxis(SCORES, 1, -1))
+    expected = [SCORES[n, 2][masks[n]].sum() for n in range(2)]
+    np.testing.assert_allclose((weights * np.moveaxis(SCORES, 1, -1)).sum(axis=(1, 2, 3)), expected)
+
+
+def test_region_where_the_axis_is_open() -> None:
+    cube = np.random.default_rng(2).normal(size=(1, 3, 3, 3))
+    mask = np.eye(3)
+    for axis, along in [(None, 0), (0, 0), (2, 2), (-1, 2)]:
+        weights = settled_weights(Target.region(mask, 1, axis=axis), cube)
+        assert (weights * cube).sum() == pytest.approx(np.trace(np.take(cube[0], 1, axis=along)))
+    with pytest.raises(TargetError, match=r"the mask has shape \(2, 2\)"):
+        settled_weights(Target.region(np.ones((2, 2))), cube)
+
+
+def test_several_targets() -> None:
+    assert as_targets([1, 2]) is None, "one index per sample"
+    several = as_targets([Target.index(1), Target.argmax()])
+    assert several is not None and len(several) == 2
+    assert [t.value for t in Target.top_k(3)] == [0, 1, 2]
+    with pytest.raises(TargetError, match="no target in the list"):
+        Targets([])
+
+
+def test_an_output_that_is_not_there() -> None:
+    with pytest.raises(TargetError, match="no output 'z'; it has 'y'"):
+        settled([Target.region(MASK, output="z")], lambda: Answer({"y": SCORES}, "y", 2))
