@@ -14,6 +14,7 @@
     ├── OutputError                     a result cannot be written where it was asked for
     ├── RuntimeMissingError             no onnxruntime, or two packages that own its folder
     ├── SessionError                    the runtime refused or failed to run the rewritten graph
+    ├── RuleError                       a plug-in's rule cannot be registered, or differs from the derivative
     ├── ExportError                     a framework model cannot be exported, or the export disagrees with it
     └── ResidualError                   strict mode: a result does not prove itself within tolerance
 
@@ -85,6 +86,10 @@ class RuntimeMissingError(OnnxplainError):
 
 class SessionError(OnnxplainError):
     """The runtime refused or failed to run a graph."""
+
+
+class RuleError(OnnxplainError):
+    """A rule that a plug-in brings cannot be registered, or is not the operator's derivative."""
 
 
 class ExportError(OnnxplainError):

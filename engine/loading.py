@@ -15,6 +15,7 @@ from onnxplain.engine.graph.model import ModelSource, SourceModel, read_model
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.passes.fold_batch_normalization import FoldBatchNormalizationPass
 from onnxplain.engine.graph.shapes import Dims, constant, dims, is_float, rank
+from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec
 
 
@@ -44,14 +45,21 @@ class Model:
         source: Path, bytes or ``onnx.ModelProto``.
         providers: Execution providers for everything that runs on this handle.
         threads: Threads inside an operator; 0 lets the runtime choose.
+        custom_ops: What implements the model's custom operators.
     """
 
     def __init__(
-        self, source: ModelSource, *, providers: str | Sequence[ProviderSpec] | None = None, threads: int = 0
+        self,
+        source: ModelSource,
+        *,
+        providers: str | Sequence[ProviderSpec] | None = None,
+        threads: int = 0,
+        custom_ops: CustomOps | None = None,
     ) -> None:
         self.source: SourceModel = read_model(source)
         self.providers = providers
         self.threads = threads
+        self.custom_ops = custom_ops
 
     @cached_property
     def canonical(self) -> ir.Model:
@@ -144,7 +152,11 @@ def _shape_text(shape: Dims | None) -> str:
 
 
 def load(
-    model: ModelSource | Model, *, providers: str | Sequence[ProviderSpec] | None = None, threads: int = 0
+    model: ModelSource | Model,
+    *,
+    providers: str | Sequence[ProviderSpec] | None = None,
+    threads: int = 0,
+    custom_ops: CustomOps | None = None,
 ) -> Model:
     """Read a model.
 
@@ -152,6 +164,9 @@ def load(
         model: Path, bytes, proto, or a model that is loaded already.
         providers: Execution providers: ``"cuda"``, ``["cuda", "cpu"]``; the CPU by default.
         threads: Threads inside an operator; 0 lets the runtime choose.
+        custom_ops: What implements operators that the runtime does not have: paths of libraries that
+            onnxruntime loads (code that runs in this process), and ``onnx.reference.op_run.OpRun`` classes
+            for ``providers="reference"``.
 
     Raises:
         ModelFileError: Not found, not ONNX, truncated, external data missing or outside the folder.
@@ -159,4 +174,4 @@ def load(
     """
     if isinstance(model, Model):
         return model
-    return Model(model, providers=providers, threads=threads)
+    return Model(model, providers=providers, threads=threads, custom_ops=custom_ops)

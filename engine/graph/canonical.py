@@ -1,9 +1,10 @@
 """Source model -> canonical graph: the form that every rule may rely on.
 
 Nodes stand in topological order at one opset (18 unless the model needs a newer one), attributes carry
-their defaults, functions are inlined, constants are initializers, paddings are numbers, Dropout and
-Identity are gone, and every value has the best type and shape that could be inferred. The model's
-inputs, outputs and values keep their names; its outputs keep their values.
+their defaults, functions are inlined (those that a plug-in has a rule for excepted), constants are
+initializers, paddings are numbers, Dropout and Identity are gone, and every value has the best type and
+shape that could be inferred. The model's inputs, outputs and values keep their names; its outputs keep
+their values.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import ModelFileError, OnnxplainError
 from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.custom import is_kept
 from onnxplain.engine.graph.model import RUNTIME_IR, SourceModel
 from onnxplain.engine.graph.passes.cast_like import CastLikePass
+from onnxplain.engine.graph.passes.custom_operators import CustomOperatorsPass, SetFunctionsAsidePass
 from onnxplain.engine.graph.passes.expand_functions import ExpandFunctionsPass
 from onnxplain.engine.graph.passes.expand_training import ExpandTrainingPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
@@ -33,16 +36,21 @@ from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its passes log shapes that it cannot infer
 
 
-def _passes(training: bool) -> list[ir.passes.PassBase]:
+Functions = dict[ir.OperatorIdentifier, ir.Function]
+
+
+def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
     return [
         common.TopologicalSortPass(),
         common.RemoveInitializersFromInputsPass(),
-        common.InlinePass(),
+        common.InlinePass(lambda function: not is_kept(function.domain, function.name)),
+        SetFunctionsAsidePass(aside),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
         ExpandFunctionsPass(),
         UpgradeOpsetPass(),
         SplitFusedPass(),
+        CustomOperatorsPass(aside),
         common.AddDefaultAttributesPass(),
         *(() if training else (RefuseTrainingPass(),)),
         RemoveDropoutPass(),
@@ -76,7 +84,8 @@ def canonicalise(source: SourceModel, *, training: bool = False) -> ir.Model:
     """
     model = source.to_ir()
     _forget_declared_shapes(model)
-    for one in _passes(training):
+    aside: Functions = {}
+    for one in _passes(training, aside):
         try:
             one(model)
         except OnnxplainError:
@@ -89,6 +98,7 @@ def canonicalise(source: SourceModel, *, training: bool = False) -> ir.Model:
                 f"{source.name}: the graph cannot be brought into canonical form "
                 f"({type(one).__name__}: {cause or e}); check it with onnx.checker"
             ) from e
+    model.functions.update(aside)
     model.ir_version = ir_version_for(model.graph.opset_imports)
     return model
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import importlib
-from importlib.metadata import entry_points
 
-from onnxplain.engine.discover import import_submodules
-
-#: Entry-point group under which other distributions register rules for their operators.
-ENTRY_POINTS = "onnxplain.rules"
+from onnxplain.engine.discover import RULE_PLUGINS, import_submodules, load_plugins
 
 
 @functools.cache
+def load_families() -> None:
+    """Import every family of this package; the second call does nothing."""
+    import_submodules(importlib.import_module(__name__))
+
+
 def load_rules() -> None:
     """Import every family, then what other distributions registered; the second call does nothing."""
-    import_submodules(importlib.import_module(__name__))
-    for point in entry_points(group=ENTRY_POINTS):
-        point.load()
+    load_families()
+    load_plugins(RULE_PLUGINS)

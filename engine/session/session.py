@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import OnnxplainError, SessionError
 from onnxplain.engine.graph.model import to_proto
+from onnxplain.engine.session.custom_ops import CustomOps, Implementations, implementations
 from onnxplain.engine.session.providers import REFERENCE, ProviderSpec, check_available, resolve
 from onnxplain.engine.session.runtime import import_runtime
 
@@ -34,6 +35,8 @@ class Session:
         model: The graph; it must not change afterwards.
         providers: See :func:`onnxplain.engine.session.providers.resolve`.
         threads: Threads inside an operator; 0 lets the runtime choose.
+        custom_ops: What implements operators that the runtime does not have: paths of libraries, OpRun
+            classes for the reference evaluator.
 
     Attributes:
         providers: Providers that the session really has, in order.
@@ -44,20 +47,26 @@ class Session:
     """
 
     def __init__(
-        self, model: ir.Model, providers: str | Sequence[ProviderSpec] | None = None, *, threads: int = 0
+        self,
+        model: ir.Model,
+        providers: str | Sequence[ProviderSpec] | None = None,
+        *,
+        threads: int = 0,
+        custom_ops: CustomOps | None = None,
     ) -> None:
         self.inputs = [v.name or "" for v in model.graph.inputs]
         self.outputs = [v.name or "" for v in model.graph.outputs]
         wanted = resolve(providers)
+        extra = implementations(custom_ops)
         self._reference: Any = None
         self._session: Any = None
         if wanted == [REFERENCE]:
-            self._reference = _reference(model)
+            self._reference = _reference(model, extra)
             self.providers = [REFERENCE]
             return
         runtime = import_runtime()
         check_available(wanted, runtime.get_available_providers())
-        self._session = _create(runtime, model, wanted, threads)
+        self._session = _create(runtime, model, wanted, threads, extra)
         self.providers = list(self._session.get_providers())
         first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
         if len(wanted) == 1 and first not in self.providers:
@@ -113,12 +122,13 @@ def _short(text: str) -> str:
     return line if len(line) <= 300 else line[:300] + "..."
 
 
-def _create(runtime: Any, model: ir.Model, providers: list[ProviderSpec], threads: int) -> Any:
+def _create(runtime: Any, model: ir.Model, providers: list[ProviderSpec], threads: int, extra: Implementations) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     # Reusing one arena pattern holds about twice the memory of a reverse sweep and saves no time.
     options.enable_mem_pattern = False
+    extra.register(options)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         if (
@@ -139,16 +149,18 @@ def _create(runtime: Any, model: ir.Model, providers: list[ProviderSpec], thread
             hint = (
                 "; this runtime has no kernel for that operator and type (float64 models: use providers=['reference'])"
             )
+        elif "is not a registered function/op" in text:
+            hint = "; name the library that implements it with custom_ops= (--custom-ops)"
         raise SessionError(f"onnxruntime refuses the rewritten graph: {_short(text)}{hint}") from e
 
 
-def _reference(model: ir.Model) -> Any:
+def _reference(model: ir.Model, extra: Implementations) -> Any:
     from onnx.reference import ReferenceEvaluator
 
     from onnxplain.engine.session.reference_ops import CORRECTED
 
     proto: onnx.ModelProto = to_proto(model)
     try:
-        return ReferenceEvaluator(proto, new_ops=CORRECTED)
+        return ReferenceEvaluator(proto, new_ops=[*CORRECTED, *extra.evaluators])
     except Exception as e:  # it raises many kinds for what it lacks
         raise SessionError(f"the reference evaluator refuses the graph: {_short(str(e))}") from e
