@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from onnxplain.engine.errors import OptionError
+from onnxplain.engine.gaussian import blurred
 from onnxplain.engine.places import Labels, spatial_axes
 
 Array = np.ndarray[Any, Any]
-KINDS = ("zero", "mean", "blur", "noise")
+KINDS = ("zero", "mean", "minimum", "maximum", "blur", "noise")
 
 #: Standard deviation of the blurred baseline, as a share of the picture's longer side.
 BLUR_SHARE = 0.1
@@ -25,7 +26,8 @@ def make_baselines(spec: Any, x: Array, labels: Labels, *, seed: int = 0) -> lis
     """Baselines for one input, each in the shape of ``x``.
 
     Args:
-        spec: ``"zero"``; ``"mean"`` (each channel's mean over places); ``"blur"`` (Gaussian);
+        spec: ``"zero"``; ``"mean"`` (each channel's mean over places); ``"minimum"`` and ``"maximum"`` (the
+            sample's smallest or largest value everywhere); ``"blur"`` (Gaussian);
             ``"noise"`` or ``"noise:10"`` (that many draws, uniform between the sample's extremes); a
             number; an array for one sample or for the whole batch; a list of any of these.
         x: ``[N, ...]``.
@@ -61,6 +63,9 @@ def _named(kind: str, count: str, x: Array, labels: Labels, seed: int) -> list[A
         return [np.zeros_like(x)]
     if kind == "mean":
         return [np.broadcast_to(x.mean(axis=axes, keepdims=True), x.shape).astype(x.dtype)]
+    if kind in ("minimum", "maximum"):
+        extreme = (np.min if kind == "minimum" else np.max)(x, axis=tuple(range(1, x.ndim)), keepdims=True)
+        return [np.broadcast_to(extreme, x.shape).astype(x.dtype)]
     if kind == "blur":
         return [_blur(x, axes)]
     return [_noise(x, seed, draw) for draw in range(int(count or 1))]
@@ -75,24 +80,6 @@ def _noise(x: Array, seed: int, draw: int) -> Array:
 
 
 def _blur(x: Array, axes: Sequence[int]) -> Array:
-    """Gaussian blur along the spatial axes, borders mirrored; a matrix product per axis."""
-    result = x.astype(np.float64)
+    """Gaussian blur along the spatial axes, borders mirrored."""
     sigma = BLUR_SHARE * max((x.shape[a] for a in axes), default=1)
-    for axis in axes:
-        kernel = _blur_matrix(x.shape[axis], sigma)
-        result = np.moveaxis(np.tensordot(kernel, result, axes=(1, axis)), 0, axis)
-    return result.astype(x.dtype)
-
-
-def _blur_matrix(size: int, sigma: float) -> Array:
-    radius = max(1, round(3 * sigma))
-    offsets = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    weights /= weights.sum()
-    matrix = np.zeros((size, size))
-    period = 2 * size
-    for i in range(size):
-        places = (i + offsets) % period
-        places = np.where(places < size, places, period - 1 - places)
-        np.add.at(matrix[i], places, weights)
-    return matrix
+    return blurred(x, axes, sigma, truncate=3.0).astype(x.dtype)

@@ -144,7 +144,7 @@ def test_several_baselines_are_averaged() -> None:
     assert both.residual is not None and both.residual.ok
 
 
-@pytest.mark.parametrize("baseline", ["zero", "mean", "blur", "noise", "noise:3", 0.5])
+@pytest.mark.parametrize("baseline", ["zero", "mean", "minimum", "maximum", "blur", "noise", "noise:3", 0.5])
 def test_named_baselines_are_complete(baseline: object) -> None:
     from tiny_models import fullgrad_net
 
