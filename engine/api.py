@@ -120,9 +120,10 @@ def explain(
     Raises:
         As :func:`compile` and :meth:`CompiledExplainer.__call__`.
     """
-    explainer = compile(
-        model, method=method, output=output, head=head, wrt=wrt, layout=layout, providers=providers, threads=threads,
-        memory_mib=memory_mib, quantisation=quantisation, custom_ops=custom_ops, **options,
+    explainer = CompiledExplainer(
+        load(model, providers=providers, threads=threads or 0, custom_ops=custom_ops), create(method, options),
+        output=output, head=head, wrt=wrt, layout=layout, providers=providers, memory_mib=memory_mib, threads=threads,
+        quantisation=quantisation, custom_ops=custom_ops, lazily=True,
     )  # fmt: skip
     found: Explanation | list[Explanation] = explainer(x, target=target, seed=seed, strict=strict)
     return found

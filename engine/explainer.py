@@ -48,6 +48,7 @@ class CompiledExplainer:
         quantisation: How a model with quantised activations is differentiated: ``straight_through`` (rounds
             as the model does, the gradient passes where nothing saturates) or ``float_shadow`` (no rounding).
         custom_ops: What implements the model's custom operators; the model handle's by default.
+        lazily: Build nothing before the first call, whose target may name another output.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class CompiledExplainer:
         threads: int | None = None,
         quantisation: str = "straight_through",
         custom_ops: CustomOps | None = None,
+        lazily: bool = False,
     ) -> None:
         if quantisation not in QUANTISATIONS:
             raise OptionError(f"unknown quantisation '{quantisation}'; choose one of {', '.join(QUANTISATIONS)}")
@@ -83,7 +85,8 @@ class CompiledExplainer:
         self.threads = threads if threads is not None else model.threads
         self.wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
         self._programs: dict[tuple[Slot, ...], Program] = {}
-        self.program()
+        if not lazily:
+            self.program()
 
     # ----- building -------------------------------------------------------------------------------
 
@@ -261,9 +264,8 @@ class CompiledExplainer:
         feeds = validate_feeds(self._named(x), self.declared)
         several = as_targets(target)
         count = self._count(feeds)
-        own = self._own_name()
         asked = list(several) if several is not None else [as_target(target)]
-        targets = settled(asked, lambda: Answer(self.answer(feeds), own, count))
+        targets = settled(asked, lambda: Answer(self.answer(feeds), self._own_name, count))
         groups = [[t] for t in targets] if self.method.walks else [targets]
         explanations = [e for group in groups for e in self._explain(feeds, group, count, seed)]
         if strict:
@@ -284,8 +286,9 @@ class CompiledExplainer:
         run = Run(call.subjects, view.first, view.evaluate, seed, call.labels, view.plan.memo)
         return self.method.reduce(run)
 
+    @cached_property
     def _own_name(self) -> str:
-        rewriter = self.program().plan.rewriter
+        rewriter = Rewriter(self.source.canonical, keep_quantised=True)
         return rewriter.own_name(rewriter.output_value(self.output))
 
     def _named(self, x: Any) -> dict[str, Any]:
