@@ -15,6 +15,7 @@ FOLDERS = ("engine", "exporters", "models", "cli")
 ORDER = (
     ("engine.errors", "engine.discover"),
     ("engine.registry", "engine.noise", "engine.resize", "engine.quadrature", "engine.targets", "models"),
+    ("engine.gaussian",),
     ("engine.pictures", "engine.preprocessing", "engine.inputs", "engine.cards"),
     ("engine.graph", "engine.rules.node"),
     ("engine.layout", "engine.broadcast", "engine.forms", "engine.places", "engine.subgraphs"),
@@ -26,6 +27,7 @@ ORDER = (
     ("engine.render",),
     ("engine.explanation", "engine.saving", "engine.baselines"),
     ("engine.method",),
+    ("engine.paths", "engine.guided_path", "engine.background"),
     ("engine.methods",),
     ("engine.explainer", "engine.check", "engine.vjp"),
     ("engine.api", "engine.demo"),

@@ -1,0 +1,127 @@
+"""Draws from a background distribution, each with a random point on the way from it to the input.
+
+A draw is keyed by (seed, sample, draw), so neither the size of a batch nor how it is cut changes one, and
+every class is explained by the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.explanation import Array
+from onnxplain.engine.method import Run
+from onnxplain.engine.noise import widths
+from onnxplain.engine.paths import FixedPath, baseline_sets
+
+#: Distributions that need no data.
+SYNTHETIC = ("noise", "uniform")
+
+
+class Draws(FixedPath):
+    """Points ``r + alpha (x + e - r)`` with r from the background, alpha uniform on [0, 1], e Gaussian noise.
+
+    Moves are ``(x + e - r) / count``, so that gradient times move sums to the mean over draws.
+
+    Args:
+        run: The call.
+        background: ``"noise"`` (Gaussian about zero, as strong as the sample itself), ``"uniform"`` (between the
+            sample's extremes), an array of samples, the path of an ``.npy`` or ``.npz`` file of them (in an
+            ``.npz``, one array per subject or a single one), a dictionary of arrays by subject, or any baseline.
+        count: Draws per sample.
+        spread: Standard deviation of e, as a share of the sample's range.
+    """
+
+    def __init__(self, run: Run, background: Any, count: int, spread: float) -> None:
+        self.x, self.seed, self.count = run.x, run.seed, count
+        self.deviation = {n: widths(x, spread) for n, x in run.x.items()}
+        self.kind = background if isinstance(background, str) and background in SYNTHETIC else ""
+        # Rows to choose from: [B, ...] for all samples alike, or [B, N, ...] for each sample its own.
+        self.rows: dict[str, Array] = {}
+        self.own = False
+        if not self.kind:
+            self.rows, self.own = _rows(background, run)
+
+    def ends(self, numbers: Array, samples: Array) -> tuple[dict[str, Array], dict[str, Array], Array]:
+        """References and (noisy) inputs per subject, ``[S, G, ...]`` float64, and alphas ``[S, G]``."""
+        shape = (len(numbers), len(samples))
+        alphas = np.empty(shape)
+        low = {n: np.empty((*shape, *x.shape[1:])) for n, x in self.x.items()}
+        high = {n: np.empty((*shape, *x.shape[1:])) for n, x in self.x.items()}
+        for s, draw in enumerate(numbers):
+            for g, sample in enumerate(samples):
+                rng = np.random.default_rng([self.seed, int(sample), int(draw)])
+                alphas[s, g] = rng.random()
+                row = int(rng.integers(len(next(iter(self.rows.values()))))) if self.rows else 0
+                for name, x in self.x.items():
+                    low[name][s, g] = self._reference(name, row, int(sample), rng)
+                    width = self.deviation[name][sample]
+                    noise = rng.standard_normal(x.shape[1:]) * width if width > 0 else 0.0
+                    high[name][s, g] = x[sample] + noise
+        return low, high, alphas
+
+    def _reference(self, name: str, row: int, sample: int, rng: np.random.Generator) -> Array:
+        if not self.kind:
+            rows = self.rows[name][row]
+            return np.asarray(rows[sample] if self.own else rows)
+        x = self.x[name][sample].astype(np.float64)
+        if self.kind == "uniform":
+            return np.asarray(rng.uniform(x.min(), x.max(), size=x.shape))
+        return np.asarray(rng.standard_normal(x.shape) * np.sqrt(np.mean(x**2)))
+
+    def points(self, numbers: Array, samples: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        low, high, alphas = self.ends(numbers, samples)
+        return between(low, high, alphas), {n: (high[n] - low[n]) / self.count for n in low}
+
+
+def between(low: Mapping[str, Array], high: Mapping[str, Array], alphas: Array) -> dict[str, Array]:
+    """``low + alpha (high - low)`` per subject."""
+    return {n: a + alphas.reshape(*alphas.shape, *[1] * (a.ndim - 2)) * (high[n] - a) for n, a in low.items()}
+
+
+def _rows(background: Any, run: Run) -> tuple[dict[str, Array], bool]:
+    """Arrays to draw rows from, and whether each sample has its own."""
+    if isinstance(background, str) and FilePath(background).suffix.lower() in (".npy", ".npz"):
+        background = _read(FilePath(background), list(run.x))
+    given = background if isinstance(background, Mapping) else dict.fromkeys(run.x, background)
+    arrays = {n: np.asarray(given[n]) for n in run.x if isinstance(given.get(n), np.ndarray)}
+    if len(arrays) == len(run.x) and set(given) == set(run.x):
+        return _checked(arrays, run), False
+    sets = baseline_sets(background, run)
+    return {n: np.stack([one[n] for one in sets]) for n in run.x}, True
+
+
+def _checked(arrays: dict[str, Array], run: Run) -> dict[str, Array]:
+    rows = {n: a[None] if a.ndim == run.x[n].ndim - 1 else a for n, a in arrays.items()}
+    for name, array in rows.items():
+        wanted = run.x[name].shape[1:]
+        if array.shape[1:] != wanted or not len(array):
+            raise OptionError(
+                f"background of shape {array.shape} does not fit '{name}', whose samples have shape {wanted}; "
+                "give an array of such samples, one a row"
+            )
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise OptionError(f"the background of '{name}' holds something else than finite numbers; give such samples")
+    if len({len(a) for a in rows.values()}) > 1:
+        counts = {n: len(a) for n, a in rows.items()}
+        raise OptionError(f"the backgrounds have different numbers of samples ({counts}); rows belong together")
+    return rows
+
+
+def _read(path: FilePath, names: list[str]) -> dict[str, Array]:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return dict.fromkeys(names, content)
+        with content:
+            if len(content.files) == 1 and len(names) == 1:
+                return {names[0]: content[content.files[0]]}
+            return {n: content[n] for n in names}
+    except (OSError, ValueError, EOFError) as e:
+        raise OptionError(f"background {path} cannot be read ({e}); give an .npy or .npz file of samples") from None
+    except KeyError as e:
+        raise OptionError(f"background {path} has no array {e}; it needs one for each of {', '.join(names)}") from None
