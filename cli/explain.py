@@ -129,6 +129,7 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
     from onnxplain.cli.results import Results, check_labels, kind_of, run_methods
     from onnxplain.cli.samples import Reader, declared_preprocessing, read_vocabulary
     from onnxplain.engine.method import create
+    from onnxplain.engine.targets import as_targets
 
     for name, given in request.methods.items():
         create(name, given)
@@ -142,7 +143,12 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
     reader = Reader(model, preprocessing, layout, request.key, request.rows)
     samples = reader.read(request.inputs)
     kind = kind_of(model, samples, request.how.get("wrt"))
-    check_possible(request.wanted, kind, len(samples.samples) * len(request.methods), len(samples.batches))
+    check_possible(
+        request.wanted,
+        kind,
+        len(samples.samples) * len(request.methods) * len(as_targets(target) or [0]),
+        len(samples.batches),
+    )
     with progress(len(request.methods) * len(samples.batches)) as steps:
         columns = run_methods(model, samples, request.methods, target, steps, layout=layout, **request.how)
     notes = check_labels(labels, columns, named=request.labels is not None)

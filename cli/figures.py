@@ -71,7 +71,7 @@ def _caption(results: Results, column: Column, place: int) -> dict[str, Any]:
         "class_name": f"class {target}" if target.isdecimal() else target,
         "score": float(explanation.score[row]),
         "head": explanation.head,
-        "method": column.method,
+        "method": column.title,
         "residual": None if explanation.residual is None else float(explanation.residual.relative[row]),
     }
 
@@ -110,16 +110,19 @@ def _pictures(results: Results, places: Sequence[int]) -> bytes:
         cells = []
         for column in results.columns:
             explanation, row = column.of(place)
-            words = caption_text(residual=_caption(results, column, place)["residual"])
+            own = _caption(results, column, place)
+            named = f"{own['class_name']}, {own['score']:.4g}" if column.number is not None else ""
+            words = " · ".join(filter(None, (named, caption_text(residual=own["residual"]))))
             words += ", past the tolerance" if _warning(explanation, row) else ""
             cells.append(Cell(_map(explanation, row, "picture"), explanation.signed, words))
         caption = _caption(results, results.columns[0], place)
-        line = f"{caption['class_name']}, {caption['head']} {caption['score']:.4g}"
+        several = any(column.number is not None for column in results.columns)
+        line = "" if several else f"{caption['class_name']}, {caption['head']} {caption['score']:.4g}"
         first = _map(*results.columns[0].of(place), "picture")
         picture = _picture_of(results, place, first.shape)
         rows.append(Row(picture, cells, label=results.samples[place].name, caption=line))
     panel = 256 if len(places) <= 12 else 160
-    names = [column.method for column in results.columns]
+    names = [column.title for column in results.columns]
     return grid(rows, names, title=model, panel=panel, metadata=_metadata(results, places))
 
 

@@ -10,10 +10,12 @@ from onnxplain.engine.errors import InputError, OptionError, TargetError
 
 
 def value_of(text: str) -> Any:
-    """A number, true or false, none, a list, or else the text itself.
+    """A number, true or false, none, a list, a table, or else the text itself.
 
     >>> value_of("50"), value_of("1e-3"), value_of("true"), value_of('["a", "b"]'), value_of("abs")
     (50, 0.001, True, ['a', 'b'], 'abs')
+    >>> value_of("{steps = 20}")
+    {'steps': 20}
     """
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -25,11 +27,13 @@ def value_of(text: str) -> Any:
         return text
     value = content.get("value")
     # Dates are TOML too, and nothing here wants one.
-    return value if len(content) == 1 and isinstance(value, (int, float, str, list)) else text
+    return value if len(content) == 1 and isinstance(value, (int, float, str, list, dict)) else text
 
 
 def options_of(given: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Options per method; an option without a method's name goes to every method that has it.
+
+    What follows an option's own name is a key of the table that it holds: ``inner.steps=20`` is ``inner={steps = 20}``.
 
     Raises:
         OptionError: No ``=`` in it, a method that was not asked for, or an option that none of them has.
@@ -43,21 +47,33 @@ def options_of(given: Sequence[str], methods: Sequence[str]) -> dict[str, dict[s
         key = key.strip().replace("-", "_")
         if not equals or not key:
             raise OptionError(f"--option '{text}' is not of the form KEY=VALUE; write for example -O steps=100")
-        owner, dot, name = key.rpartition(".")
-        if dot and owner not in known:
+        owner, dot, rest = key.partition(".")
+        name, *keys = (rest if owner in known else key).split(".")
+        if dot and owner not in known and not any(owner in options for options in known.values()):
             raise OptionError(f"--option '{text}' names the method '{owner}', which is not asked for; add -m {owner}")
-        takers = [owner] if dot else [method for method in methods if name in known[method]]
+        takers = [owner] if dot and owner in known else [method for method in methods if name in known[method]]
         if not takers and len(methods) > 1:
             raise OptionError(f"none of {', '.join(methods)} has an option '{name}'; see 'onnxplain methods NAME'")
         for method in takers or methods:
-            result[method][name] = value_of(value.strip())
+            _put(result[method], [name, *keys], value_of(value.strip()), text)
     return result
 
 
-def target_of(text: str | None, labels: Sequence[str] | None) -> int | list[int] | str | None:
-    """What ``--target`` names: None, ``"argmax"``, an index, or one index per sample.
+def _put(options: dict[str, Any], keys: list[str], value: Any, text: str) -> None:
+    """Set a value, through the tables that its dotted name leads through."""
+    for key in keys[:-1]:
+        options = options.setdefault(key, {})
+        if not isinstance(options, dict):
+            raise OptionError(f"--option '{text}' sets a part of '{key}', which was given as a whole before; give one of them")
+    options[keys[-1]] = value
 
-    A whole number is an index even where a label looks like one; a label may hold commas.
+
+def target_of(text: str | None, labels: Sequence[str] | None) -> Any:
+    """What ``--target`` names: None, ``"argmax"``, an index, one index per sample, or a target of another kind.
+
+    A whole number is an index even where a label looks like one; a label may hold commas. ``top:3`` stands for
+    the three largest scores, each explained by itself, ``rank:1`` for the second largest alone, and
+    ``margin:cat,dog`` for the difference of two scores.
 
     Raises:
         TargetError: Neither an index nor a label; the message offers the nearest labels.
@@ -67,6 +83,9 @@ def target_of(text: str | None, labels: Sequence[str] | None) -> int | list[int]
     whole = _index_of(text, labels)
     if whole is not None:
         return whole
+    kind, colon, rest = text.partition(":")
+    if colon and kind.strip().lower() in ("top", "rank", "margin"):
+        return _other_target(kind.strip().lower(), rest.strip(), labels)
     parts = [part.strip() for part in text.split(",")]
     if parts[-1] == "":
         parts.pop()
@@ -77,6 +96,19 @@ def target_of(text: str | None, labels: Sequence[str] | None) -> int | list[int]
             raise TargetError(_unknown(part, labels))
         found.append(index)
     return found
+
+
+def _other_target(kind: str, text: str, labels: Sequence[str] | None) -> Any:
+    from onnxplain.engine.targets import Target
+
+    if kind == "margin":
+        pair = [_index_of(part, labels) for part in text.split(",")]
+        if len(pair) != 2 or pair[0] is None or pair[1] is None:
+            raise TargetError(f"target 'margin:{text}' is not understood; write two classes, as margin:281,285")
+        return Target.margin(pair[0], pair[1])
+    if not text.isdecimal():
+        raise TargetError(f"target '{kind}:{text}' is not understood; write a whole number, as {kind}:3")
+    return Target.top_k(int(text)) if kind == "top" else Target.rank(int(text))
 
 
 def _index_of(text: str, labels: Sequence[str] | None) -> int | None:

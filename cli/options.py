@@ -27,7 +27,10 @@ MethodOption = Annotated[
 TargetText = Annotated[
     str | None,
     typer.Option(
-        "--target", "-t", metavar="CLASS", help="Index, label, 'argmax' (the default), or a comma list: one per sample."
+        "--target",
+        "-t",
+        metavar="CLASS",
+        help="Index, label, 'argmax' (the default), a comma list (one per sample), top:3, rank:1 or margin:A,B.",
     ),
 ]
 Output = Annotated[str | None, typer.Option("--output", metavar="NAME", help="Model output; the first float one.")]

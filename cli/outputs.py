@@ -121,7 +121,7 @@ def write(wanted: Sequence[Destination], results: Results, samples: Samples, axe
         else:
             for column in results.columns:
                 several = len(results.columns) > 1
-                path = one.path.with_name(f"{one.path.stem}.{column.method}{one.path.suffix}") if several else one.path
+                path = one.path.with_name(f"{one.path.stem}.{column.stem}{one.path.suffix}") if several else one.path
                 written.append(column.parts[0].save(path))
     return written
 

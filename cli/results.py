@@ -21,12 +21,28 @@ LARGEST = 5
 
 @dataclass
 class Column:
-    """One method's results: an explanation per batch, and where each sample's row is."""
+    """One method's results: an explanation per batch, and where each sample's row is.
+
+    Attributes:
+        method: Its name.
+        number: Which of several targets, from 1; None where there is one.
+    """
 
     method: str
+    number: int | None = None
     parts: list[Explanation] = field(default_factory=list)
     seconds: float = 0.0
     _rows: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What it is called beside others."""
+        return self.method if self.number is None else f"{self.method} #{self.number}"
+
+    @property
+    def stem(self) -> str:
+        """What its files are called beside others."""
+        return self.method if self.number is None else f"{self.method}.{self.number}"
 
     def add(self, explanation: Explanation, places: Sequence[int], seconds: float) -> None:
         """Keep one batch's result."""
@@ -91,7 +107,7 @@ class Results:
                     continue
                 past = float(residual.relative[row]) / residual.tolerance
                 words = f"{residual.relative[row]:.1e} relative, past the tolerance {residual.tolerance:.0e}"
-                found = (past, f"{column.method} on {sample.name}: the {residual.of} is off by {words}")
+                found = (past, f"{column.title} on {sample.name}: the {residual.of} is off by {words}")
                 worst = max(worst, found)
         if worst[1]:
             raise ResidualError(f"{worst[1]}; nothing was written")
@@ -124,6 +140,7 @@ def run_methods(
         TargetError: Not one target per sample; and whatever the engine refuses.
     """
     import onnxplain
+    from onnxplain.engine.targets import as_targets
 
     count = len(samples.samples)
     if isinstance(target, list) and len(target) not in (1, count):
@@ -133,14 +150,17 @@ def run_methods(
     for name, options in configured.items():
         steps.begin(name)
         explainer = onnxplain.compile(model, method=name, **how, **options)
-        column = Column(name)
+        several = as_targets(target)
+        found = [Column(name, i + 1 if several is not None else None) for i in range(len(several or [0]))]
         for batch in samples.batches:
             one = [target[i] for i in batch.places] if isinstance(target, list) and len(target) > 1 else target
             start = time.perf_counter()
-            explanation = explainer(batch.feeds, target=one, seed=seed)
-            column.add(explanation, batch.places, time.perf_counter() - start)
+            answer = explainer(batch.feeds, target=one, seed=seed)
+            seconds = time.perf_counter() - start
+            for column, explanation in zip(found, answer if isinstance(answer, list) else [answer], strict=True):
+                column.add(explanation, batch.places, seconds / len(found))
             steps.finish()
-        columns.append(column)
+        columns += found
     return columns
 
 
@@ -170,7 +190,7 @@ def number(value: float, digits: int = 5) -> str:
 def target_text(results: Results, explanation: Explanation, row: int) -> str:
     """Index and class name of what was explained."""
     if explanation.target is None:
-        return "weights"
+        return explanation.target_words or "weights"
     index = explanation.target_index(row)
     shown = str(index[0]) if len(index) == 1 else str(index)
     return f"{shown} {results.label(explanation, row)}".strip()
@@ -219,12 +239,17 @@ def _show_one(results: Results) -> None:
     explanation, row = results.columns[0].of(0)
     screen = console()
     screen.print(results.samples[0].name, style="bold")
-    screen.print(f"  target  {target_text(results, explanation, row)}")
-    screen.print(f"  score   {number(float(explanation.score[row]))} ({explanation.head})")
-    screen.print()
-    made = table("method", "residual", "time", numbers=("time",))
+    several = any(column.number is not None for column in results.columns)
+    if not several:
+        screen.print(f"  target  {target_text(results, explanation, row)}")
+        screen.print(f"  score   {number(float(explanation.score[row]))} ({explanation.head})")
+        screen.print()
+    more = ("target", "score") if several else ()
+    made = table("method", *more, "residual", "time", numbers=("score", "time"))
     for column in results.columns:
-        made.add_row(column.method, _proof(*column.of(0)), _per_sample(results, column))
+        e, i = column.of(0)
+        cells = (target_text(results, e, i), number(float(e.score[i]))) if several else ()
+        made.add_row(column.title, *cells, _proof(e, i), _per_sample(results, column))
     screen.print(made)
     screen.print()
 
@@ -233,7 +258,7 @@ def _show_many(results: Results, column: Column) -> None:
     from rich.text import Text
 
     screen = console()
-    screen.print(Text.assemble((column.method, "bold"), f"  {_per_sample(results, column)} a sample"))
+    screen.print(Text.assemble((column.title, "bold"), f"  {_per_sample(results, column)} a sample"))
     made = table("sample", "target", "score", "residual", numbers=("score",), shrink="sample")
     for place, sample in enumerate(results.samples):
         explanation, row = column.of(place)
@@ -254,7 +279,7 @@ def _show_terms(results: Results, column: Column) -> None:
         if explanation.terms is not None:
             made.add_row(sample.name, *(f"{float(getattr(explanation.terms, key)[row]):+.4g}" for key in figures))
     screen = console()
-    screen.print(f"{column.method}: score = input + explicit + implicit (unattributed: without a place)")
+    screen.print(f"{column.title}: score = input + explicit + implicit (unattributed: without a place)")
     screen.print(made)
     screen.print()
 
@@ -273,7 +298,7 @@ def _show_largest(results: Results, column: Column) -> None:
         names = position_names(results, place, len(values))
         made.add_row(sample.name, ", ".join(f"{names[i]} {float(values[i]):+.3g}" for i in order))
     screen = console()
-    screen.print(column.method, style="bold")
+    screen.print(column.title, style="bold")
     screen.print(made)
     screen.print()
 
@@ -320,6 +345,7 @@ def document(results: Results, *, timing: bool) -> dict[str, Any]:
         first = column.parts[0]
         entry: dict[str, Any] = {
             "method": column.method,
+            **({} if column.number is None else {"number": column.number}),
             "options": jsonable(first.options),
             "seed": first.seed,
             "head": first.head,

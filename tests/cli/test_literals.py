@@ -98,3 +98,14 @@ def test_rows(text: str, rows: list[int]) -> None:
 def test_rows_that_are_not_there(text: str) -> None:
     with pytest.raises(InputError, match="--rows"):
         rows_of(text, 10)
+
+
+def test_targets_of_other_kinds() -> None:
+    several = target_of("top:3", None)
+    assert [t.value for t in several] == [0, 1, 2]
+    assert target_of("rank:1", None).value == 1
+    assert target_of("margin: dog, 0", ["cat", "dog"]).words == "margin of 1 over 0"
+    assert target_of("top:3", ["cat", "top:3"]) == 1, "a label of that name comes first"
+    for text in ("top:x", "margin:1", "margin:1,unicorn", "rank:-1"):
+        with pytest.raises(TargetError, match="is not understood"):
+            target_of(text, ["cat", "dog"])
