@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.errors import TargetError
+from onnxplain.engine.carried import carried
+from onnxplain.engine.errors import OptionError, TargetError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.method import Plan
@@ -23,6 +24,9 @@ from onnxplain.engine.targets import Target, flat_indices
 
 #: Key of the shadow's form of the explained output.
 SHADOW_OUTPUT = "shadow_output"
+
+#: Key of the explained tensor, where it is none of the model's outputs.
+EXPLAINED = "explained"
 
 
 @dataclass
@@ -89,6 +93,30 @@ class Call:
             s.name: first[f"value/{s.name}"] if f"value/{s.name}" in first else widened(self.feeds[s.name])
             for s in program.plan.subjects
         }
+
+    def carry(self, spec: str) -> dict[str, list[Array]]:
+        """Attributed inner tensors as the model computes them from a baseline of its own inputs.
+
+        Args:
+            spec: ``input:KIND``: float inputs at a baseline of :mod:`onnxplain.engine.baselines`, or a number;
+                ``token:ID``: that token in every place of the input that the embedding looks up.
+
+        Returns:
+            Arrays ``[N, ...]`` per tensor, one for each of several baselines.
+
+        Raises:
+            OptionError: No inner tensor is attributed to, the model has no such inputs, or unknown words.
+        """
+        prelude = self.program.prelude
+        if prelude is None:
+            raise OptionError(
+                f"baseline '{spec}' is for inner tensors, which the model computes from its inputs; "
+                f"name one with wrt=, or give '{spec.partition(':')[2]}'"
+            )
+        given = {n: self._given[n] for n in prelude.session.inputs}
+        sets = carried(spec, given, prelude.model, {n for n in given if n in prelude.batched})
+        found = [prelude.run(feeds) for feeds in sets]
+        return {n: [widened(one[n]) for one in found] for n in found[0]}
 
     @cached_property
     def answer(self) -> dict[str, Array]:
@@ -176,7 +204,7 @@ class View:
         self.first = {key: results[name] for key, name in self.plan.names.items()}
         shape = self._static_shape()
         if shape is None:
-            own = self.call.own_outputs[self.output].shape
+            own = self.first.get(EXPLAINED, self.call.own_outputs.get(self.output, np.empty(0))).shape
             shape = tuple(own) if self.request.whole else tuple(own[1:])
         self.target_shape = shape or (1,)
         self.score = np.asarray(self.first[SCORE], dtype=np.float64).reshape(-1)

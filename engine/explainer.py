@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.call import SHADOW_OUTPUT, Call, Program, View
+from onnxplain.engine.call import EXPLAINED, SHADOW_OUTPUT, Call, Program, View
 from onnxplain.engine.errors import InputError, OptionError, SessionError, TargetError
 from onnxplain.engine.explanation import Array, Explanation
 from onnxplain.engine.graph.passes.dequantize import is_quantised
@@ -145,6 +145,8 @@ class CompiledExplainer:
         output = slot.output or self.output
         seed = rewriter.seed(output, self.head, slot.kind, slot.whole)
         plan = Plan(rewriter, seed, subjects, output_name=output)
+        if rewriter.is_inner(rewriter.output_value(output)):
+            plan.output(EXPLAINED, seed.explained)
         self.method.build(plan)
         plan.output(SCORE, seed.score, ("N",))
         if rewriter.shadowed:
@@ -161,7 +163,11 @@ class CompiledExplainer:
     @cached_property
     def _plain(self) -> BatchRunner:
         """The model alone."""
-        model = Rewriter(self.source.canonical, keep_quantised=True).finish()
+        rewriter = Rewriter(self.source.canonical, keep_quantised=True)
+        explained = rewriter.output_value(self.output)
+        if rewriter.is_inner(explained):
+            rewriter.graph.outputs.append(explained)
+        model = rewriter.finish()
         session = Session(model, self.providers, threads=self.threads, custom_ops=self.custom_ops)
         return self._runner(session, model, self.memory_mib)
 
@@ -283,7 +289,7 @@ class CompiledExplainer:
 
     def _reduce(self, view: View, seed: int) -> Parts:
         call = view.call
-        run = Run(call.subjects, view.first, view.evaluate, seed, call.labels, view.plan.memo)
+        run = Run(call.subjects, view.first, view.evaluate, seed, call.labels, view.plan.memo, call.carry)
         return self.method.reduce(run)
 
     @cached_property
@@ -327,7 +333,8 @@ class CompiledExplainer:
         path = view.plan.adjoints.path if view.plan.adjoints is not None else None
         quantised = is_quantised(self.source.canonical) and not self._as_deployed
         notes += [view.agreement["words"]] if view.agreement else []
-        output = view.plan.rewriter.output_value(view.plan.output_name)
+        rewriter = view.plan.rewriter
+        output = rewriter.output_value(view.plan.output_name)
         return Explanation(
             attributions=parts.attributions,
             saliency=parts.saliency,
@@ -340,7 +347,7 @@ class CompiledExplainer:
             outputs=view.call.own_outputs,
             method=self.method.name,
             options=self.method.options(),
-            head_note=self._head_note(output),
+            head_note="" if rewriter.is_inner(output) else self._head_note(output),
             seed=seed,
             terms=parts.terms,
             baseline_score=parts.baseline_score,

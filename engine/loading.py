@@ -120,14 +120,7 @@ class Model:
 
     def embeddings(self) -> list[str]:
         """Results of embedding lookups: Gather of integer inputs in a table, the largest table first."""
-        found = []
-        for node in self.canonical.graph:
-            table, ids = (node.inputs[0], node.inputs[1]) if len(node.inputs) > 1 else (None, None)
-            if node.op_type != "Gather" or table is None or ids is None or not is_float(table):
-                continue
-            if constant(table) is not None and rank(table) == 2 and constant(ids) is None:
-                found.append(((dims(table) or (0,))[0], node.outputs[0].name or ""))
-        return [name for _, name in sorted(found, key=lambda f: -(f[0] if isinstance(f[0], int) else 0))]
+        return [node.outputs[0].name or "" for node in lookups(self.canonical.graph)]
 
     def summary(self) -> str:
         """A few lines: inputs, outputs, operators, opset."""
@@ -141,6 +134,18 @@ class Model:
         lines += [f"  output {t.name}: {t.dtype}{_shape_text(t.shape)}" for t in self.outputs]
         lines.append("  " + ", ".join(f"{k} {v}" for k, v in sorted(counts.items(), key=lambda kv: -kv[1])))
         return "\n".join(lines)
+
+
+def lookups(graph: ir.Graph) -> list[ir.Node]:
+    """Embedding lookups: Gather of computed or fed indices in a constant table, the largest table first."""
+    found = []
+    for node in graph:
+        table, ids = (node.inputs[0], node.inputs[1]) if len(node.inputs) > 1 else (None, None)
+        if node.op_type != "Gather" or table is None or ids is None or not is_float(table):
+            continue
+        if constant(table) is not None and rank(table) == 2 and constant(ids) is None:
+            found.append(((dims(table) or (0,))[0], node))
+    return [node for _, node in sorted(found, key=lambda f: -(f[0] if isinstance(f[0], int) else 0))]
 
 
 def _info(value: ir.Value) -> TensorInfo:

@@ -7,7 +7,7 @@ methods and the axiom tests read the registry.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -100,6 +100,10 @@ class Evaluate(Protocol):
     def __call__(self, points: Mapping[str, Array], samples: Array, keys: Sequence[str]) -> dict[str, Array]: ...
 
 
+def _nothing_to_carry(spec: str) -> dict[str, list[Array]]:
+    raise OptionError(f"'{spec}' is a baseline for inner tensors, and here there is none")
+
+
 @dataclass
 class Run:
     """One call of a compiled explainer, as a method sees it.
@@ -111,6 +115,7 @@ class Run:
         seed: Seed of random draws.
         labels: Axes per subject.
         memo: What the method's `build` left for it.
+        carry: Subjects at baselines of the model's own inputs: see :meth:`onnxplain.engine.call.Call.carry`.
     """
 
     x: dict[str, Array]
@@ -119,6 +124,7 @@ class Run:
     seed: int
     labels: dict[str, Labels]
     memo: dict[str, Any] = field(default_factory=dict)
+    carry: Callable[[str], dict[str, list[Array]]] = field(default=_nothing_to_carry)
 
     @property
     def score(self) -> Array:
@@ -133,7 +139,7 @@ class Run:
             samples: Which sample of this run each point belongs to.
             seed: Of the draws made there; this run's by default.
         """
-        outer, owners = self.evaluate, samples
+        outer, owners, carry = self.evaluate, samples, self.carry
 
         def evaluate(points: Mapping[str, Array], samples: Array, keys: Sequence[str]) -> dict[str, Array]:
             return outer(points, owners[samples], keys)
@@ -144,6 +150,7 @@ class Run:
             outputs=outer(points, owners, list(self.outputs)),
             evaluate=evaluate,
             seed=self.seed if seed is None else seed,
+            carry=lambda spec: {n: [one[owners] for one in arrays] for n, arrays in carry(spec).items()},
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnxplain.engine.baselines import make_baselines
+from onnxplain.engine.carried import is_carried
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual
 from onnxplain.engine.gaussian import blurred
@@ -180,7 +181,8 @@ def baseline_sets(spec: Any, run: Run) -> list[dict[str, Array]]:
 
     Args:
         spec: See :func:`onnxplain.engine.baselines.make_baselines`; a dictionary by subject, where there are
-            several (those that it does not name get zero).
+            several (those that it does not name get zero). ``"input:..."`` and ``"token:..."`` begin at what
+            the model computes from a baseline of its own inputs: see :meth:`onnxplain.engine.call.Call.carry`.
         run: The call.
 
     Raises:
@@ -190,11 +192,21 @@ def baseline_sets(spec: Any, run: Run) -> list[dict[str, Array]]:
     unknown = set(by_name) - set(run.x)
     if unknown:
         raise OptionError(f"baseline names {sorted(unknown)}, which are not attributed to; it may name {sorted(run.x)}")
-    made = {n: make_baselines(by_name.get(n, "zero"), x, run.labels[n], seed=run.seed) for n, x in run.x.items()}
+    made = {n: _baselines(by_name.get(n, "zero"), n, run) for n in run.x}
     count = max(len(b) for b in made.values())
     if any(len(b) not in (1, count) for b in made.values()):
         raise OptionError("the inputs have different numbers of baselines; give each one, or the same number")
     return [{n: b[i if len(b) > 1 else 0] for n, b in made.items()} for i in range(count)]
+
+
+def _baselines(spec: Any, name: str, run: Run) -> list[Array]:
+    if isinstance(spec, (list, tuple)) and any(isinstance(one, str) for one in spec):
+        return [b for one in spec for b in _baselines(one, name, run)]
+    return (
+        run.carry(spec)[name]
+        if is_carried(spec)
+        else make_baselines(spec, run.x[name], run.labels[name], seed=run.seed)
+    )
 
 
 def convergence(attributions: Mapping[str, Array], change: Array, tolerance: float, of: str = "") -> Residual:

@@ -90,6 +90,7 @@ class Rewriter:
         for node in self.forward_nodes:
             self._values.update({v.name: v for v in node.outputs if v.name})
         self._original_inputs = set(self.graph.inputs)
+        self._output_names = {v.name for v in self.graph.outputs}
         self.added_inputs: list[str] = []
         self.added_outputs: list[str] = []
 
@@ -110,7 +111,7 @@ class Rewriter:
             ) from None
 
     def output_value(self, name: str | None = None) -> ir.Value:
-        """A graph output by name; the first float one by default.
+        """A graph output or an inner tensor by name; the first float output by default.
 
         Raises:
             TargetError: There is none of that name, or none of floats.
@@ -122,12 +123,30 @@ class Rewriter:
             if found is None:
                 raise TargetError(f"no output of the model is a float tensor ({names}); nothing can be differentiated")
             return self.value(found.name or "")
-        found = next((v for v in outputs if v.name == name), None)
-        if found is None:
-            raise TargetError(f"the model has no output '{name}'; it has {names}")
+        found = next((v for v in outputs if v.name == name), self._values.get(name))
+        if found is None or found.const_value is not None or found in self._original_inputs:
+            raise TargetError(
+                f"the model computes no '{name}'; its outputs are {names}, and inner tensors can be named"
+            )
         if not is_float(found):
             raise TargetError(f"output '{name}' is no float tensor and has no gradient; choose one of {names}")
         return self.value(name)
+
+    def is_inner(self, value: ir.Value) -> bool:
+        """Whether a value is none of the model's own outputs."""
+        return self.own_name(value) not in self._output_names
+
+    def _explained(self, value: ir.Value, head: Head) -> ir.Value:
+        """An output under the head; an inner tensor (a neuron of it is explained) as it is.
+
+        Raises:
+            TargetError: A head that an inner tensor has not.
+        """
+        if not self.is_inner(value):
+            return explained_value(self.op, value, head)
+        if head in ("probability", "log_probability"):
+            raise TargetError(f"head='{head}' is for the model's outputs; the inner tensor '{value.name}' has none")
+        return value
 
     # ----- what is explained ----------------------------------------------------------------------
 
@@ -137,13 +156,13 @@ class Rewriter:
         """Append what selects the explained scalar.
 
         Args:
-            output: Name of the output; the first float one by default.
+            output: Name of the output, or of an inner tensor; the first float output by default.
             head: See :mod:`onnxplain.engine.heads`.
             kind: See :class:`Slot`: ``index`` and ``rank`` add the input ``target``, ``weights`` the input
                 ``cotangent``, the others the input ``reference``.
             whole: See :class:`Slot`.
         """
-        explained = self._with_batch(explained_value(self.op, self.output_value(output), head), whole)
+        explained = self._with_batch(self._explained(self.output_value(output), head), whole)
         if dims(explained) == ():
             raise TargetError(
                 f"output '{self.output_value(output).name}' is one number for the whole batch, so samples cannot be told "
@@ -230,9 +249,10 @@ class Rewriter:
 
     def _judged(self, flat: ir.Value, output: str | None, head: Head, whole: bool) -> ir.Value:
         """What says which element is the largest: the model's own answer, where a shadow stands beside it."""
-        if not self.shadowed:
+        value = self.output_value(output)
+        if not self.shadowed or self.is_inner(value):
             return flat
-        name = self.own_name(self.output_value(output))
+        name = self.own_name(value)
         own = next(v for v in self.graph.outputs if v.name == name)
         value = self.op.Flatten(self._with_batch(explained_value(self.op, own, head), whole), axis=1)
         return self.op.Cast(value, to=ir.DataType.FLOAT.value) if own.dtype in HALVES else value

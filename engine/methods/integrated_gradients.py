@@ -47,7 +47,9 @@ class IntegratedGradients(Straight):
 
     The authors explain the softmax probability; here the logit is explained unless ``head="probability"`` is
     asked for, because the probability's gradient vanishes where it is near 0 or 1. With ``wrt=`` an inner
-    tensor, the line is drawn in that tensor's own space.
+    tensor, the line is drawn in that tensor's own space; ``baseline="input:zero"`` then begins it where the
+    model takes the zero input (other baselines likewise), and for texts ``baseline="token:0"`` begins it at
+    the embedding of token 0 in every place.
 
     Args:
         steps: Points of the quadrature to begin with.
