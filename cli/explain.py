@@ -23,7 +23,10 @@ _LAYOUTS = {"NCHW": "channels_first", "NHWC": "channels_last"}
 
 @dataclass
 class Request:
-    """What was asked for, with everything that can be judged without the model already judged."""
+    """What was asked for, with everything that can be judged without the model already judged.
+
+    ``tolerant`` leaves methods out that do not suit the model, instead of refusing the request.
+    """
 
     model: Path
     inputs: list[Path]
@@ -39,6 +42,7 @@ class Request:
     provider: str | None
     threads: int
     how: dict[str, Any]
+    tolerant: bool = False
 
 
 @app.command()
@@ -150,8 +154,10 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
         len(samples.batches),
     )
     with progress(len(request.methods) * len(samples.batches)) as steps:
-        columns = run_methods(model, samples, request.methods, target, steps, layout=layout, **request.how)
+        refused: dict[str, str] | None = {} if request.tolerant else None
+        columns = run_methods(model, samples, request.methods, target, steps, refused, layout=layout, **request.how)
     notes = check_labels(labels, columns, named=request.labels is not None)
+    notes += [f"{name} is left out: {reason}" for name, reason in (refused or {}).items()]
     plain = preprocessing.to_dict() if preprocessing is not None else None
     results = Results(model, samples.samples, labels, columns, kind, plain, vocabulary, notes)
     return results, samples, reader.axes()

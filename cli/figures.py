@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Maps on one page; more are unreadable, and belong into a folder.
 MOST_MAPS = 120
+#: Methods side by side; more of them go below one another.
+SIDE_BY_SIDE = 6
 #: Kinds that can be drawn.
 DRAWN = ("picture", "series", "tokens")
 
@@ -44,18 +46,22 @@ def page(results: Results, samples: Samples, places: Sequence[int], axes: Sequen
     if maps > MOST_MAPS:
         raise OutputError(f"{maps} maps do not fit on one page ({MOST_MAPS} at most); give a folder with -o")
     if results.kind == "picture":
-        return _pictures(results, places)
+        lines = (len(results.columns) + SIDE_BY_SIDE - 1) // SIDE_BY_SIDE
+        width = (len(results.columns) + lines - 1) // lines
+        parts = [results.columns[i : i + width] for i in range(0, len(results.columns), width)]
+        pages = [_pictures(results, places, part, title=i == 0) for i, part in enumerate(parts)]
+        return pages[0] if len(pages) == 1 else _stacked(pages)
     draw = _series if results.kind == "series" else _tokens
     figures = [draw(results, samples, column, place, axes) for place in places for column in results.columns]
     return figures[0] if len(figures) == 1 else _stacked(figures)
 
 
-def _metadata(results: Results, places: Sequence[int]) -> dict[str, str]:
+def _metadata(results: Results, places: Sequence[int], columns: Sequence[Column]) -> dict[str, str]:
     """What a PNG says about itself to programs."""
     from onnxplain.engine.explanation import jsonable
 
     entries = []
-    for column in results.columns:
+    for column in columns:
         for place in places:
             explanation, row = column.of(place)
             sha = explanation.provenance.get("model_sha256", "")
@@ -91,39 +97,39 @@ def _map(explanation: Explanation, row: int, kind: str) -> Array:
     return explanation.map(row)
 
 
-def _pictures(results: Results, places: Sequence[int]) -> bytes:
+def _pictures(results: Results, places: Sequence[int], columns: Sequence[Column], *, title: bool) -> bytes:
     from onnxplain.engine.render.grid import Cell, Row, grid
     from onnxplain.engine.render.overlay import caption_text, figure_overlay
 
     model = Path(results.model.source.name).name
-    if len(places) == 1 and len(results.columns) == 1:
-        column, sample = results.columns[0], results.samples[places[0]]
+    if len(places) == 1 and len(columns) == 1:
+        column, sample = columns[0], results.samples[places[0]]
         explanation, row = column.of(places[0])
         values = _map(explanation, row, "picture")
         return figure_overlay(
             _picture_of(results, places[0], values.shape), values, signed=explanation.signed, title=sample.name,
-            note=_warning(explanation, row), metadata=_metadata(results, places),
+            note=_warning(explanation, row), metadata=_metadata(results, places, columns),
             **_caption(results, column, places[0]),
         )  # fmt: skip
     rows = []
     for place in places:
         cells = []
-        for column in results.columns:
+        for column in columns:
             explanation, row = column.of(place)
             own = _caption(results, column, place)
             named = f"{own['class_name']}, {own['score']:.4g}" if column.number is not None else ""
             words = " · ".join(filter(None, (named, caption_text(residual=own["residual"]))))
             words += ", past the tolerance" if _warning(explanation, row) else ""
             cells.append(Cell(_map(explanation, row, "picture"), explanation.signed, words))
-        caption = _caption(results, results.columns[0], place)
-        several = any(column.number is not None for column in results.columns)
+        caption = _caption(results, columns[0], place)
+        several = any(column.number is not None for column in columns)
         line = "" if several else f"{caption['class_name']}, {caption['head']} {caption['score']:.4g}"
-        first = _map(*results.columns[0].of(place), "picture")
+        first = _map(*columns[0].of(place), "picture")
         picture = _picture_of(results, place, first.shape)
         rows.append(Row(picture, cells, label=results.samples[place].name, caption=line))
     panel = 256 if len(places) <= 12 else 160
-    names = [column.title for column in results.columns]
-    return grid(rows, names, title=model, panel=panel, metadata=_metadata(results, places))
+    names = [column.title for column in columns]
+    return grid(rows, names, title=model if title else "", panel=panel, metadata=_metadata(results, places, columns))
 
 
 def _picture_of(results: Results, place: int, shape: tuple[int, ...]) -> Array:
@@ -144,7 +150,7 @@ def _series(results: Results, samples: Samples, column: Column, place: int, axes
     return figure_series(
         signal.T if axes[1] is None else signal, _map(explanation, row, "series"), signed=explanation.signed,
         title=results.samples[place].name, caption=caption_text(**_caption(results, column, place)),
-        note=_warning(explanation, row), metadata=_metadata(results, [place]),
+        note=_warning(explanation, row), metadata=_metadata(results, [place], [column]),
     )  # fmt: skip
 
 
@@ -157,7 +163,7 @@ def _tokens(results: Results, samples: Samples, column: Column, place: int, axes
     return figure_tokens(
         position_names(results, place, len(values)), values, signed=explanation.signed, scheme="words",
         title=results.samples[place].name, caption=caption_text(**_caption(results, column, place)),
-        note=_warning(explanation, row), metadata=_metadata(results, [place]),
+        note=_warning(explanation, row), metadata=_metadata(results, [place], [column]),
     )  # fmt: skip
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxplain.cli.console import Steps, console, table
-from onnxplain.engine.errors import InputError, ResidualError, TargetError
+from onnxplain.engine.errors import (
+    BlockedGradientError,
+    InputError,
+    OptionError,
+    ResidualError,
+    TargetError,
+    UnsupportedNodeError,
+)
 
 if TYPE_CHECKING:
     from onnxplain.cli.samples import Sample, Samples
@@ -126,7 +133,13 @@ def kind_of(model: Any, samples: Samples, wrt: Sequence[str] | None) -> str:
 
 
 def run_methods(
-    model: Any, samples: Samples, configured: Mapping[str, dict[str, Any]], target: Any, steps: Steps, **how: Any
+    model: Any,
+    samples: Samples,
+    configured: Mapping[str, dict[str, Any]],
+    target: Any,
+    steps: Steps,
+    refused: dict[str, str] | None = None,
+    **how: Any,
 ) -> list[Column]:
     """Explain every batch by every method.
 
@@ -134,34 +147,56 @@ def run_methods(
         configured: Options per method.
         target: As :func:`onnxplain.cli.literals.target_of` returns it.
         steps: Progress; one step per method and batch.
+        refused: Where given, a method that does not suit the model or the input goes here with its reason,
+            and the others go on.
         how: ``output``, ``head``, ``wrt``, ``layout``, ``memory_mib``, ``seed``.
 
     Raises:
         TargetError: Not one target per sample; and whatever the engine refuses.
     """
-    import onnxplain
-    from onnxplain.engine.targets import as_targets
-
     count = len(samples.samples)
     if isinstance(target, list) and len(target) not in (1, count):
         raise TargetError(f"{len(target)} targets for {count} samples; give one for all, or one per sample")
-    seed = how.pop("seed", 0)
     columns = []
     for name, options in configured.items():
         steps.begin(name)
-        explainer = onnxplain.compile(model, method=name, **how, **options)
-        several = as_targets(target)
-        found = [Column(name, i + 1 if several is not None else None) for i in range(len(several or [0]))]
-        for batch in samples.batches:
-            one = [target[i] for i in batch.places] if isinstance(target, list) and len(target) > 1 else target
-            start = time.perf_counter()
-            answer = explainer(batch.feeds, target=one, seed=seed)
-            seconds = time.perf_counter() - start
-            for column, explanation in zip(found, answer if isinstance(answer, list) else [answer], strict=True):
-                column.add(explanation, batch.places, seconds / len(found))
-            steps.finish()
-        columns += found
+        try:
+            columns += _columns(model, samples, name, options, target, steps, **how)
+        except (OptionError, InputError, UnsupportedNodeError, BlockedGradientError) as error:
+            if refused is None:
+                raise
+            refused[name] = str(error)
+    if refused and not columns:
+        raise OptionError(f"none of the methods serves this: {next(iter(refused))}: {next(iter(refused.values()))}")
     return columns
+
+
+def _columns(
+    model: Any,
+    samples: Samples,
+    name: str,
+    options: dict[str, Any],
+    target: Any,
+    steps: Steps,
+    seed: int = 0,
+    **how: Any,
+) -> list[Column]:
+    """One method's column, or one per target."""
+    import onnxplain
+    from onnxplain.engine.targets import as_targets
+
+    explainer = onnxplain.compile(model, method=name, **how, **options)
+    several = as_targets(target)
+    found = [Column(name, i + 1 if several is not None else None) for i in range(len(several or [0]))]
+    for batch in samples.batches:
+        one = [target[i] for i in batch.places] if isinstance(target, list) and len(target) > 1 else target
+        start = time.perf_counter()
+        answer = explainer(batch.feeds, target=one, seed=seed)
+        seconds = time.perf_counter() - start
+        for column, explanation in zip(found, answer if isinstance(answer, list) else [answer], strict=True):
+            column.add(explanation, batch.places, seconds / len(found))
+        steps.finish()
+    return found
 
 
 def check_labels(labels: Sequence[str] | None, columns: Sequence[Column], *, named: bool) -> list[str]:
