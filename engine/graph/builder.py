@@ -37,9 +37,9 @@ def schema_of(op_type: str, opset: int, domain: str = "") -> onnx.defs.OpSchema:
 
 
 @functools.cache
-def _output_dtype_plan(op_type: str, opset: int) -> tuple[str | int | ir.DataType | None, ...]:
+def _output_dtype_plan(op_type: str, opset: int, domain: str) -> tuple[str | int | ir.DataType | None, ...]:
     """Per output: index of the input that has its type, a fixed type, or None where neither is known."""
-    schema = schema_of(op_type, opset)
+    schema = schema_of(op_type, opset, domain)
     plan: list[str | int | ir.DataType | None] = []
     for output in schema.outputs:
         same = [i for i, x in enumerate(schema.inputs) if x.type_str == output.type_str]
@@ -196,7 +196,7 @@ class Builder:
             value = attributes.get("value")
             node.outputs[0].type = ir.TensorType(value.dtype if value is not None else ir.DataType.FLOAT)
             return
-        plan = _output_dtype_plan(node.op_type, self.opset)
+        plan = _output_dtype_plan(node.op_type, self.opset, node.domain)
         for i, value in enumerate(node.outputs):
             source = plan[min(i, len(plan) - 1)]
             if isinstance(source, ir.DataType):

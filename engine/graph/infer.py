@@ -18,6 +18,9 @@ from onnxplain.engine.graph.shapes import constant, dims
 #: Constants above this many bytes are no sizes and are not shown to the inference.
 _LIMIT = 1 << 12
 
+#: What ONNX's inference raises for operands that the operator's schema does not know.
+_FAILURES = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
+
 
 def infer_node(node: ir.Node, opset: int) -> None:
     """Fill in the types and shapes of the results that have none yet; what is not known stays unknown."""
@@ -36,7 +39,7 @@ def infer_node(node: ir.Node, opset: int) -> None:
         found = onnx.shape_inference.infer_node_outputs(
             schema, ir.to_proto(node), types, data, None, [onnx.helper.make_opsetid("", opset)], 8
         )
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError, KeyError, TypeError):
+    except (*_FAILURES, ValueError, RuntimeError, KeyError, TypeError):
         return
     for value in node.outputs:
         proto = found.get(value.name or "")
@@ -70,8 +73,8 @@ def type_proto(value: ir.Value) -> onnx.TypeProto:
 class InferringBuilder(Builder):
     """A builder that remembers what it emitted, and infers it at once."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        super().__init__(graph)
+    def __init__(self, graph: ir.Graph, taken: set[str] | None = None) -> None:
+        super().__init__(graph, taken=taken)
         self.emitted: list[ir.Node] = []
 
     def emit(

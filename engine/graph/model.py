@@ -19,6 +19,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxplain.engine.errors import ModelFileError, UnsupportedVersionError
+from onnxplain.engine.graph.dictionaries import without_dictionaries
 from onnxplain.engine.graph.wellformed import check_structure
 
 #: Range of ai.onnx opsets that are read: up to what the installed onnx package knows.
@@ -72,8 +73,9 @@ class SourceModel:
 
     def to_ir(self) -> ir.Model:
         """A fresh graph object; external tensors stay on disk until they are read."""
+        proto = without_dictionaries(self.proto, self.name)
         try:
-            model = ir.from_proto(_dense(self.proto))
+            model = ir.from_proto(_dense(proto))
         except Exception as e:  # the deserialiser raises many kinds for malformed content
             raise ModelFileError(f"{self.name}: the graph is malformed ({_first_line(e)}); re-export the model") from e
         if self.folder is not None:

@@ -93,9 +93,11 @@ def _half_spectrum(op: Builder, node: Primal, dy: ir.Value, axis: ir.Value | int
     bins = op.Range(0, op.Squeeze(_size(op, half, axis), [0]), 1)
     single = op.Or(op.Equal(bins, 0), op.Equal(op.Mul(bins, 2), length))
     weight = op.Div(op.Sub(2.0, forms.indicator(op, single, dy)), cast_like(op, length, dy))
-    if not isinstance(axis, int):
-        raise node.unsupported("a half spectrum along an axis known only at run time", "export it with a constant axis")
-    column = op.Reshape(weight, [-1] + [1] * (node.rank() - 1 - axis))
+    if isinstance(axis, int):
+        column = op.Reshape(weight, [-1] + [1] * (node.rank() - 1 - axis))
+    else:
+        ones = op.ConstantOfShape(op.Shape(op.Shape(half)), value=ir.tensor([1], dtype=ir.DataType.INT64))
+        column = op.Reshape(weight, op.ScatterElements(ones, axis, op.Shape(weight)))
     return reshape_like(op, _fitted(op, op.Mul(half, column), _size(op, x, axis), axis), x)
 
 

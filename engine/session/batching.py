@@ -45,10 +45,17 @@ def sample_bytes(
                 size: float = 1
                 for d in known:
                     size *= d if isinstance(d, int) else symbols.get(d, 1) if d is not None else 1
-                last = size * (value.dtype.itemsize if value.dtype is not None else 4)
+                last = size * _item_bytes(value.dtype)
             # A size that is not known is taken to be that of the node before it.
             total += int(last)
     return max(total, 1)
+
+
+def _item_bytes(dtype: ir.DataType | None) -> float:
+    """Bytes of one element; of a label's text, those of the reference to it."""
+    if dtype == ir.DataType.STRING:
+        return 8
+    return dtype.itemsize if dtype is not None else 4
 
 
 def chunk_size(

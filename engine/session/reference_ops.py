@@ -17,10 +17,20 @@ from onnxplain.engine.session.reference_control import CONTROL
 from onnxplain.engine.session.reference_elementwise import ELEMENTWISE
 from onnxplain.engine.session.reference_normalization import NORMALIZATIONS
 from onnxplain.engine.session.reference_pooling import POOLING
+from onnxplain.engine.session.reference_quantization import QUANTIZATION
 from onnxplain.engine.session.reference_sampling import SAMPLING
 from onnxplain.engine.session.reference_windows import WINDOWED
 
-CORRECTED: list[type[OpRun]] = [*ATTENTION, *CONTROL, *ELEMENTWISE, *NORMALIZATIONS, *POOLING, *SAMPLING, *WINDOWED]
+CORRECTED: list[type[OpRun]] = [
+    *ATTENTION,
+    *CONTROL,
+    *ELEMENTWISE,
+    *NORMALIZATIONS,
+    *POOLING,
+    *QUANTIZATION,
+    *SAMPLING,
+    *WINDOWED,
+]
 
 
 class Pad(OpRun):

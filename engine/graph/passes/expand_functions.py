@@ -19,6 +19,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from onnxplain.engine.graph.builder import schema_of
+from onnxplain.engine.graph.captures import captured
 
 #: (domain, operator) of what is expanded. No rule may be registered for one of these: it would never run.
 EXPANDED = frozenset(
@@ -30,6 +31,7 @@ EXPANDED = frozenset(
         ("", "RotaryEmbedding"),
         ("", "SoftmaxCrossEntropyLoss"),
         ("", "SwiGLU"),
+        ("ai.onnx.preview", "FlexAttention"),
     }
 )
 
@@ -61,6 +63,8 @@ def _attach_bodies(model: ir.Model) -> bool:
         if body is None:
             continue
         name = f"{node.op_type}_{index}"
+        for attribute in [a for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]:
+            del node.attributes[attribute.name]  # the body was built with it
         body.domain, body.name = _DOMAIN, name
         function = ir.serde.deserialize_function(body)
         function.opset_imports[""] = opset
@@ -77,13 +81,18 @@ def _key(node: ir.Node) -> tuple[str, str]:
 
 
 def body_of(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
-    """The node's function body as it is valid at ``opset``; None where the standard has none for it."""
+    """The node's function body as it is valid at ``opset`` of ai.onnx; None where the standard has none for it."""
+    domain, version = _key(node)[0], opset
+    if domain:
+        version = node.graph.opset_imports.get(domain, 1) if isinstance(node.graph, ir.Graph) else 1
     try:
-        schema: Any = schema_of(node.op_type, opset)  # onnx's stubs lack the functions
+        schema: Any = schema_of(node.op_type, version, domain)  # onnx's stubs lack the functions
     except ValueError:
         return None
-    fixed = [int(v) for v in schema.function_opset_versions if v <= opset]
-    built = [int(v) for v in schema.context_dependent_function_opset_versions if v <= opset]
+    fixed = [int(v) for v in schema.function_opset_versions if v <= version]
+    built = [int(v) for v in schema.context_dependent_function_opset_versions if v <= version]
+    if captured(node):
+        return None  # a body sees its own operands alone
     if fixed:
         body = onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(fixed)))
     elif built and (types := _types(node)) is not None:

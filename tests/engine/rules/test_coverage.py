@@ -19,7 +19,7 @@ from onnxplain.engine.rules.table import BIAS, FLAT, GRADIENT
 load_rules()
 
 #: Their gradient is not the derivative, so that the generic case cannot judge it; test_quantization.py does.
-STRAIGHT_THROUGH = {("", "QuantizeLinear"), ("", "DequantizeLinear")}
+STRAIGHT_THROUGH = {("", "QuantizeLinear")}
 
 
 def all_cases() -> list[rule_cases.Case]:

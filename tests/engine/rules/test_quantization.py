@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
-from single_node import bias_of, gradient_of
+from rule_cases import Case, case, check, parametrize, uniform
+from single_node import bias_of
 from tiny_models import node
 
 import onnxplain as ox
@@ -69,11 +70,62 @@ def test_rounding_is_the_bias_of_the_node() -> None:
     np.testing.assert_allclose(found, np.rint(x / SCALE) - x / SCALE, atol=1e-6)
 
 
-def test_gradient_of_a_scale_is_refused() -> None:
+LEVELS = np.asarray([[[3, -4, 7, 0], [1, 5, -128, 2], [9, 127, -1, 6]], [[2, 2, -3, 8], [-7, 0, 1, 4], [5, -6, 3, 1]]])
+Q = LEVELS.astype(np.int8)
+ZERO_POINTS = np.asarray([1, -2, 3], np.int8)
+
+
+def dequantised(**arguments: Any) -> Case:
+    """Scales keep off zero, where float32 has nothing to compare relatively."""
+    return case("DequantizeLinear", batch=False, draw=uniform(0.2, 1.0), wrt=("s",), opset=21, **arguments)
+
+
+SCALES = [
+    dequantised(q=Q, s=()),
+    dequantised(q=Q, s=(), z=np.asarray(-5, np.int8)),
+    dequantised(q=Q, s=(3,), z=ZERO_POINTS),
+    dequantised(q=Q, s=(3,), axis=-2),
+    dequantised(q=Q.astype(np.int32), s=(4,), axis=2),
+    dequantised(q=(Q.astype(np.int16) + 200).astype(np.uint8), s=(2,), z=np.asarray([0, 90], np.uint8), axis=0),
+    dequantised(q=Q, s=(2, 3, 2), axis=2, block_size=2),
+    dequantised(q=Q, s=(2, 2, 4), z=np.resize(ZERO_POINTS, (2, 2, 4)), axis=1, block_size=2),
+]
+
+
+@parametrize(SCALES)
+def test_gradient_of_a_scale_is_that_of_a_product(case: Case) -> None:
+    """Of constant levels: nothing is rounded, so this one is a derivative."""
+    check(case)
+
+
+@pytest.mark.parametrize("zero", [0, 3])
+def test_identity_with_both_data_and_scale_active(zero: int) -> None:
+    """y = (q - z) s is bilinear: the bias is -q s, and the levels carry the adjoint of the round trip."""
+    x = np.asarray([[0.3, 0.74, -1.1]], np.float32)
+    nodes = [node("Mul", "x k", "s"), node("ReduceMax", "s", "scale", keepdims=0),
+             node("QuantizeLinear", "x half z", "q"), node("DequantizeLinear", "q scale z", "y")]  # fmt: skip
+    weights = {"k": np.float32(0.5), "half": SCALE, "z": np.int8(zero)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["N", 3])],
+        [helper.make_tensor_value_info("y", 1, ["N", 3])],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    e = ox.explain(proto, x, method="fullgrad", target=1)
+    assert e.residual is not None and e.residual.relative.max() < 1e-6
+    level = np.rint(x / SCALE)[0, 1]
+    slope = np.asarray([[0, 0.74 * 0.5 / SCALE + level * 0.5, 0]])
+    np.testing.assert_allclose(ox.explain(proto, x, method="gradient", target=1).attributions["x"], slope, rtol=1e-5)
+
+
+def test_gradient_of_a_scale_that_rounds_is_refused() -> None:
     """No zero may be returned for something that has no straight-through meaning."""
-    q = np.array([[3, -4]], np.int8)
+    x = np.array([[3, -4]], np.float32)
+    proto = round_trip(np.int8, SCALE, x)
     with pytest.raises(UnsupportedNodeError, match="quantisation parameter"):
-        gradient_of("DequantizeLinear", {"q": q, "s": SCALE}, wrt=["s"])
+        vjp(proto, {"x": x}, {"y": np.ones_like(x)}, wrt=["s"])
 
 
 def test_quantised_model_has_the_gradient_of_the_float_one() -> None:
