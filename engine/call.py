@@ -83,6 +83,8 @@ class Call:
         known = {v.name or "" for v in program.model.graph.inputs}
         self.feeds = {n: a for n, a in self.feeds.items() if n in known}
         self.views = [View(self, plan, target) for plan, target in zip(program.plans, targets, strict=True)]
+        for plan in program.plans:
+            self.feeds.update({name: np.zeros_like(widened(self.feeds[s])) for name, s in plan.fed.items()})
         results = program.runner.run(self.feeds)
         added = {name for plan in program.plans for name in plan.names.values()}
         self.own_outputs = {n: a for n, a in results.items() if n not in added}
@@ -226,8 +228,9 @@ class View:
         feeds = {}
         for name, array in self.call.feeds.items():
             feeds[name] = array[samples] if name in runner.batched else array
-        for subject in self.plan.subjects:
-            feeds[subject.name] = points[subject.name].astype(self.call.feeds[subject.name].dtype, copy=False)
+        for name in (*(s.name for s in self.plan.subjects), *self.plan.fed):
+            if name in points or name not in self.plan.fed:
+                feeds[name] = points[name].astype(self.call.feeds[name].dtype, copy=False)
         if self.target is not None:
             feeds[self.plan.seed.feed] = self.target[samples]
         fixed = fixed_batch(self.call.program.model, runner.batched)

@@ -59,6 +59,8 @@ class Plan:
         names: Graph output per key.
         memo: What `build` wants `reduce` to know about this graph.
         output_name: The explained output; None for the model's first float one.
+        fed: Graph inputs that the method added, each with the subject whose shape it takes: zeros on the first
+            run, and what `Run.evaluate` is given for it later.
     """
 
     rewriter: Rewriter
@@ -68,6 +70,7 @@ class Plan:
     names: dict[str, str] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict)
     output_name: str | None = None
+    fed: dict[str, str] = field(default_factory=dict)
 
     def output(self, key: str, value: ir.Value, shape: Any = None) -> None:
         """Return ``value`` from the graph; the method finds it under ``key``."""
@@ -92,7 +95,8 @@ class Evaluate(Protocol):
     """Runs the rewritten graph on a batch of points.
 
     Args:
-        points: Array per attributed tensor, batch first; other inputs are taken from the sample's own feed.
+        points: Array per attributed tensor (and per input that the method added, by name), batch first; other
+            inputs are taken from the sample's own feed.
         samples: Which sample of the batch each point belongs to.
         keys: The outputs wanted.
     """
@@ -194,6 +198,19 @@ class Method:
     def reduce(self, run: Run) -> Parts:
         """Make the result from the outputs."""
         raise NotImplementedError
+
+    def ship(self, plan: Plan) -> None:
+        """Add this method's whole result to a graph that is shipped: keys ``attribution/NAME``, ``saliency``, ``residual``.
+
+        Raises:
+            OptionError: The result cannot be made inside a graph.
+        """
+        if self.walks:
+            raise OptionError(
+                f"method '{self.name}' chooses its points outside the graph and cannot be written as a file; "
+                "use a method of one pass, Integrated Gradients or SmoothGrad"
+            )
+        self.build(plan)
 
     @property
     def needs_one_chunk(self) -> bool:
