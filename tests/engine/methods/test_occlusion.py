@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
-from tiny_models import fullgrad_net, model, node, simple_model
+from tiny_models import example_one, example_two, fullgrad_net, model, node, simple_model
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
@@ -19,6 +18,39 @@ Array = np.ndarray[Any, Any]
 def test_published_small_network(target: int, expected: tuple[float, float]) -> None:
     e = ox.explain(simple_model(), np.array([[1.0, 3.0]], np.float32), method="occlusion", target=target)
     np.testing.assert_allclose(e.attributions["x"], [expected], atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [example_one, example_two])
+@pytest.mark.parametrize(
+    ("x", "window", "expected"), [((3, 1), 1, (1, -1)), ((3, 1), 2, (0.5, 0.5)), ((-10, -5), 1, (0, 0))]
+)
+def test_published_example_pair(make: Any, x: Any, window: int, expected: Any) -> None:
+    e = ox.explain(make(), np.array([x], np.float32), method="occlusion", window=window)
+    np.testing.assert_allclose(e.attributions["x"], [expected], atol=1e-6)
+
+
+def test_occlusion_one_of_pictures() -> None:
+    """Every element by itself: single features as players, and Sensitivity-1 holds exactly."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(2, 3, 4, 4)).astype(np.float32), rng.normal(size=(3, 4, 4))
+    proto = model(
+        [node("Mul", "x x", "s"), node("Mul", "s w", "t"), node("ReduceSum", "t axes", "y", keepdims=0)],
+        {"x": ["N", 3, 4, 4]}, {"y": ["N"]}, {"w": w, "axes": np.array([1, 2, 3])},
+    )  # fmt: skip
+    e = ox.explain(proto, x, method="occlusion", window=1, stride=1, per_channel=True)
+    np.testing.assert_allclose(e.attributions["x"], x**2 * w, atol=1e-5)
+    together = ox.explain(proto, x, method="occlusion", window=1, stride=1)
+    np.testing.assert_allclose(together.saliency, (x**2 * w).sum(axis=1), atol=1e-5)
+
+
+def test_windows_of_two_sizes() -> None:
+    proto, x = fullgrad_net()
+    e = ox.explain(proto, x, method="occlusion", window=[4, 1], stride=[4, 1], target=1)
+    a = e.attributions["x"][0, 0]
+    np.testing.assert_allclose(a, np.broadcast_to(a[:1], a.shape), rtol=1e-6)
+    assert len(set(a[0].round(5))) > 1
+    with pytest.raises(OptionError, match="has 1 numbers, and there are 2 axes"):
+        ox.explain(proto, x, method="occlusion", window=[4])
 
 
 def naive(x: Array, f: Any, window: int, starts: list[int], value: float, average: bool) -> Array:
@@ -67,35 +99,21 @@ def test_gaps_between_windows_get_nothing() -> None:
     proto, x = fullgrad_net()
     e = ox.explain(proto, x, method="occlusion", window=1, stride=2, target=1)
     assert not e.attributions["x"][0, 0, 1].any() and e.attributions["x"][0, 0, 0].any()
+    assert "12 elements of 'x' lie under no window and get 0" in e.notes
 
 
-def test_blocked_gradient_is_no_obstacle() -> None:
-    """Round ends all gradients; a tree ensemble has none."""
-    x = np.array([[1.2, 3.9], [0.1, 2.0]], np.float32)
-    proto = model(
-        [node("Round", "x", "r"), node("MatMul", "r w", "y")], {"x": ["N", 2]}, {"y": ["N", 1]}, {"w": [[2.0], [-1.0]]}
-    )
-    found = ox.explain(proto, x, method="occlusion").attributions["x"]
-    np.testing.assert_allclose(found, np.round(x) * [2.0, -1.0])
-
-
-def test_tree_ensemble() -> None:
-    """One stump: 5 where x1 <= 0.5, else 9."""
-    stump = helper.make_node(
-        "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", name="tree", n_targets=1,
-        nodes_treeids=[0, 0, 0], nodes_nodeids=[0, 1, 2], nodes_featureids=[1, 0, 0],
-        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"], nodes_values=[0.5, 0.0, 0.0], nodes_truenodeids=[1, 0, 0],
-        nodes_falsenodeids=[2, 0, 0], target_treeids=[0, 0], target_nodeids=[1, 2], target_ids=[0, 0],
-        target_weights=[5.0, 9.0],
-    )  # fmt: skip
-    proto = model([stump], {"x": ["N", 3]}, {"y": ["N", 1]}, dtype=TensorProto.FLOAT, domains=["ai.onnx.ml"])
-    x = np.array([[1.0, 2.0, 3.0], [1.0, 0.2, 3.0]], np.float32)
-    e = ox.explain(proto, x, method="occlusion")
-    np.testing.assert_array_equal(e.score, [9.0, 5.0])
-    np.testing.assert_array_equal(e.attributions["x"], [[0.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
-
-
-@pytest.mark.parametrize("options", [{"window": 0}, {"stride": 0}, {"value": "noise:2"}, {"reduction": "mean"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window": 0},
+        {"stride": 0},
+        {"window": 1.5},
+        {"window": []},
+        {"stride": "all"},
+        {"value": "noise:2"},
+        {"reduction": "mean"},
+    ],
+)
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     proto, x = fullgrad_net()
     with pytest.raises(OptionError):
