@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnxplain.engine.cam import Layer, choose_layer
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.method import Method, Parts, Plan, Run, choose
+from onnxplain.engine.method import Method, Parts, Plan, Run, Subject, choose
 from onnxplain.engine.psi import SIGNS, MapSum
 
 
@@ -20,6 +20,18 @@ def handled(op: Builder, gradient: ir.Value, sign: str) -> ir.Value:
     if sign == "abs":
         return op.Abs(gradient)
     return op.Relu(gradient) if sign == "pos" else op.Neg(op.Relu(op.Neg(gradient)))
+
+
+def only_subject(plan: Plan) -> Subject:
+    """The input that the map is drawn over.
+
+    Raises:
+        OptionError: There are several.
+    """
+    if len(plan.subjects) != 1:
+        names = ", ".join(f"'{s.name}'" for s in plan.subjects)
+        raise OptionError(f"a class activation map is drawn over one input, and there are {names}; name one with wrt=")
+    return plan.subjects[0]
 
 
 class ClassActivationMap(Method):
@@ -45,12 +57,7 @@ class ClassActivationMap(Method):
         raise NotImplementedError
 
     def build(self, plan: Plan) -> None:
-        if len(plan.subjects) != 1:
-            names = ", ".join(f"'{s.name}'" for s in plan.subjects)
-            raise OptionError(
-                f"a class activation map is drawn over one input, and there are {names}; name one with wrt="
-            )
-        subject = plan.subjects[0]
+        subject = only_subject(plan)
         layer = choose_layer(plan.rewriter, subject.value, subject.labels, plan.seed.explained, self.layer)
         op = plan.rewriter.op
         plan.adjoints = plan.rewriter.backward(plan.seed, [layer.value])
