@@ -43,15 +43,30 @@ def noisy_blocks(
         numbers = np.arange(first, min(first + block, count * draws))
         # Draw by draw, so that the samples of a block are as different as they can be.
         samples, turns = numbers % count, numbers // count
-        places = {}
-        for index, (name, array) in enumerate(x.items()):
-            rows = []
-            for sample, turn in zip(samples, turns, strict=True):
-                rng = np.random.default_rng([seed, int(sample), int(turn), index])
-                noise = rng.standard_normal(array.shape[1:]) * deviation[name][sample]
-                rows.append((array[sample] + noise).astype(array.dtype))
-            places[name] = np.stack(rows)
-        yield places, samples
+        yield noisy_copies(x, deviation, samples, turns, seed), samples
+
+
+def noisy_copies(
+    x: Mapping[str, Array], deviation: Mapping[str, Array], samples: Array, turns: Array, seed: int
+) -> dict[str, Array]:
+    """One noisy copy for each (sample, turn): ``[B, ...]`` per input.
+
+    Args:
+        x: Array per input, ``[N, ...]``.
+        deviation: Standard deviations per input, ``[N]``: see :func:`widths`.
+        samples: ``[B]``.
+        turns: ``[B]``: numbers of the draws.
+        seed: Of the draws.
+    """
+    copies = {}
+    for index, (name, array) in enumerate(x.items()):
+        rows = []
+        for sample, turn in zip(samples, turns, strict=True):
+            rng = np.random.default_rng([seed, int(sample), int(turn), index])
+            noise = rng.standard_normal(array.shape[1:]) * deviation[name][sample]
+            rows.append((array[sample] + noise).astype(array.dtype))
+        copies[name] = np.stack(rows)
+    return copies
 
 
 def add_by_sample(total: Array, samples: Array, values: Array) -> None:

@@ -8,58 +8,21 @@ import numpy as np
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.method import REDUCTIONS, STAGING_BYTES, Method, Parts, Plan, Run, choose, method, reduce_channels
-from onnxplain.engine.noise import add_by_sample, noisy_blocks
+from onnxplain.engine.method import Method, create, method
+from onnxplain.engine.methods.noisy import NoisyInput
 
 
-class _Smoothed(Method):
-    """Means of the gradient and of its square over noisy copies; the target is the clean input's."""
+class _NoisyGradient(NoisyInput):
+    """Input noise around the gradient."""
 
-    walks: ClassVar[bool] = True
-
-    draws: int = 25
-    spread: float = 0.15
     reduction: str = "sum_abs"
 
-    def __post_init__(self) -> None:
-        choose("reduction", self.reduction, REDUCTIONS)
-        if self.draws < 1:
-            raise OptionError(f"draws={self.draws} must be at least 1")
-        if not 0 <= self.spread < np.inf:
-            raise OptionError(f"spread={self.spread} is not possible; give a share of the input's range, such as 0.15")
-
-    def build(self, plan: Plan) -> None:
-        for name, gradient in plan.gradients().items():
-            plan.output(f"gradient/{name}", gradient)
-
-    def combine(self, mean: Array, variance: Array) -> Array:
-        """The attribution from the mean gradient and its variance."""
-        raise NotImplementedError
-
-    def reduce(self, run: Run) -> Parts:
-        # Deviations from the clean gradient, so that a variance is no difference of two large means.
-        clean = {n: run.outputs[f"gradient/{n}"].astype(np.float64) for n in run.x}
-        first = {n: np.zeros_like(g) for n, g in clean.items()}
-        second = {n: np.zeros_like(g) for n, g in clean.items()}
-        for places, samples in noisy_blocks(run.x, self.draws, self.spread, run.seed, STAGING_BYTES):
-            found = run.evaluate(places, samples, [f"gradient/{n}" for n in run.x])
-            for n in run.x:
-                moved = found[f"gradient/{n}"] - clean[n][samples]
-                add_by_sample(first[n], samples, moved)
-                add_by_sample(second[n], samples, moved**2)
-        attributions = {}
-        for n, g in clean.items():
-            shift, variance = first[n] / self.draws, second[n] / self.draws - (first[n] / self.draws) ** 2
-            attributions[n] = self.combine(g + shift, np.maximum(variance, 0.0)).astype(run.x[n].dtype)
-        saliency = None
-        if len(attributions) == 1:
-            ((name, array),) = attributions.items()
-            saliency = reduce_channels(array, run.labels[name], self.reduction)
-        return Parts(attributions, saliency, signed=self.reduction == "sum")
+    def around(self) -> Method:
+        return create("gradient", {"reduction": self.reduction})
 
 
 @method("smoothgrad")
-class SmoothGrad(_Smoothed):
+class SmoothGrad(_NoisyGradient):
     """Mean gradient over Gaussian copies of the input.
 
     Args:
@@ -76,12 +39,16 @@ class SmoothGrad(_Smoothed):
     spread: float = 0.15
     reduction: str = "sum_abs"
 
+    @property
+    def averages(self) -> bool:
+        return True
+
     def combine(self, mean: Array, variance: Array) -> Array:
         return mean
 
 
 @method("smoothgrad_squared")
-class SmoothGradSquared(_Smoothed):
+class SmoothGradSquared(_NoisyGradient):
     """Mean of the squared gradient over Gaussian copies of the input.
 
     Args:
@@ -103,7 +70,7 @@ class SmoothGradSquared(_Smoothed):
 
 
 @method("vargrad")
-class VarGrad(_Smoothed):
+class VarGrad(_NoisyGradient):
     """Variance of the gradient over Gaussian copies of the input.
 
     Args:

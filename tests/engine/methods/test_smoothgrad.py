@@ -88,7 +88,7 @@ def test_blocks_change_nothing(method: str, monkeypatch: pytest.MonkeyPatch) -> 
     proto, x = fullgrad_net()
     batch = np.concatenate([x, -x, 2 * x])
     whole = ox.explain(proto, batch, method=method, draws=5, seed=4, target=0)
-    monkeypatch.setattr("onnxplain.engine.methods.smoothgrad.STAGING_BYTES", 200)
+    monkeypatch.setattr("onnxplain.engine.method.STAGING_BYTES", 200)
     cut = ox.explain(proto, batch, method=method, draws=5, seed=4, target=0, memory_mib=0.01)
     scale = np.abs(whole.attributions["x"]).max()
     np.testing.assert_allclose(cut.attributions["x"], whole.attributions["x"], atol=1e-6 * scale)
