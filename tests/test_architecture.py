@@ -29,7 +29,7 @@ ORDER = (
     ("engine.explanation", "engine.saving", "engine.baselines", "engine.players"),
     ("engine.method", "engine.masks"),
     ("engine.carried",),
-    ("engine.paths", "engine.guided_path", "engine.background"),
+    ("engine.paths", "engine.guided_path", "engine.background", "engine.layers"),
     ("engine.methods",),
     ("engine.explainer", "engine.check", "engine.vjp"),
     ("engine.api", "engine.demo"),

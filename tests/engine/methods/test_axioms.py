@@ -210,7 +210,7 @@ def pairs() -> list[tuple[str, str]]:
 
 
 def assert_same(found: ox.Explanation, wanted: ox.Explanation, rows: slice) -> None:
-    arrays = [(found.attributions["x"], wanted.attributions["x"][rows])] if "x" in found.attributions else []
+    arrays = [(array, wanted.attributions[name][rows]) for name, array in found.attributions.items()]
     if found.saliency is not None and wanted.saliency is not None:
         arrays.append((found.saliency, wanted.saliency[rows]))
     assert arrays
