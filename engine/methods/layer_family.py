@@ -1,0 +1,67 @@
+"""What methods share that travel along a path of inputs and attribute to a layer inside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.explanation import Array
+from onnxplain.engine.layers import inner_layer
+from onnxplain.engine.method import Parts, Plan, Run, reduce_channels
+from onnxplain.engine.methods.path_family import PathMethod
+from onnxplain.engine.paths import StraightPath, convergence, visit
+from onnxplain.engine.places import spatial_axes
+
+#: Graph outputs: the layer's values and the score's gradient with respect to them.
+VALUE, GRADIENT = "layer_value", "layer_gradient"
+
+
+class LayerMethod(PathMethod):
+    """Attributions in the layer's shape; the map keeps the layer's own resolution."""
+
+    layer: str = ""
+    steps: int = 50
+    baseline: Any = "zero"
+    reduction: str = "sum"
+
+    def build(self, plan: Plan) -> None:
+        found = inner_layer(plan, self.layer)
+        plan.adjoints = plan.rewriter.backward(plan.seed, [found.value])
+        plan.memo.update(layer=found.name, labels=found.labels, separates=found.separates, reason=found.reason)
+        plan.output(VALUE, found.value)
+        plan.output(GRADIENT, plan.adjoints.of[found.value])
+
+    def stretches(
+        self, run: Run, start: dict[str, Array], samples: Array, alphas: Array
+    ) -> Iterator[tuple[slice, Array, Array, Array]]:
+        """Along the straight line of inputs: rows, numbers of the points, values and gradients ``[S, G, ...]``."""
+        if len(run.outputs[VALUE]) != len(run.score):
+            raise OptionError(f"layer '{run.memo['layer']}' has no batch axis in front; name another one with layer=")
+        path = StraightPath(run.x, start, alphas, np.zeros(len(alphas)))
+        for rows, numbers in path.blocks(run, samples):
+            points, _ = path.points(numbers, samples[rows])
+            found = visit(run, points, samples[rows], [VALUE, GRADIENT])
+            yield rows, numbers, found[VALUE], found[GRADIENT]
+
+    def parts(self, run: Run, attributions: dict[str, Array], baseline_score: Array, notes: list[str]) -> Parts:
+        labels = run.memo["labels"]
+        ((name, array),) = attributions.items()
+        saliency = None
+        if spatial_axes(labels):
+            saliency = reduce_channels(array, labels, self.reduction).astype(np.float32)
+        residual = convergence(attributions, run.score - baseline_score, self.accepted) if self.complete(run) else None
+        return Parts(
+            {name: array.astype(run.outputs[VALUE].dtype)},
+            saliency,
+            residual=residual,
+            baseline_score=baseline_score,
+            signed=self.reduction == "sum",
+            notes=[run.memo["reason"], *notes],
+        )
+
+    def complete(self, run: Run) -> bool:
+        """Whether the attributions sum to the change of the score."""
+        return bool(run.memo["separates"])
