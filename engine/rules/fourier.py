@@ -18,7 +18,10 @@ from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import cast_like, count_of, reshape_like, widened
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Contribution, gradient, linear, multilinear, only
+from onnxplain.engine.rules.table import Contribution, gradient, linear, multilinear, no_gradient, only
+
+# Made from sizes; the edges of the mel filters are rounded to bins.
+no_gradient("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix", reported=False)
 
 #: The opset from which the axis is an operand.
 _AXIS_OPERAND = 20

@@ -19,6 +19,7 @@ from onnxplain.engine.layout import (
     END,
     cast_like,
     pad_axis,
+    reshape_like,
     shape_of,
     size_of,
     slice_axis,
@@ -317,9 +318,26 @@ def center_crop_pad(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contrib
     return only(node, moved(op, node.x(), dy, lambda n: op.CenterCropPad(n, node.x(1), axes=axes)))
 
 
+@gradient("Unique")
+def unique(op: Builder, node: Primal, dy: ir.Value, *_: ir.Value | None) -> Sequence[Contribution]:
+    """dx = dy of the value that each element (or slice) became; equal ones share it evenly."""
+    axis = node.attribute("axis")
+    order = int(node.attribute("sorted", 1))
+    inverse, counts = op.emit("Unique", [node.x()], outputs=4, axis=axis, sorted=order)[2:]
+    shares = op.Div(dy, _along(op, cast_like(op, counts, dy), node, axis))
+    if axis is None:
+        return [reshape_like(op, op.Gather(shares, inverse, axis=0), node.x())]
+    return [op.Gather(shares, inverse, axis=int(axis))]
+
+
+def _along(op: Builder, vector: ir.Value, node: Primal, axis: int | None) -> ir.Value:
+    """A vector as one that broadcasts along an axis of the operand."""
+    return vector if axis is None else op.Reshape(vector, [-1] + [1] * (node.rank() - 1 - int(axis) % node.rank()))
+
+
 linear(
     *("Split", "Slice", "Gather", "GatherElements", "GatherND"),
-    *("Trilu", "ReverseSequence", "Compress", "CenterCropPad"),
+    *("Trilu", "ReverseSequence", "Compress", "CenterCropPad", "Unique"),
 )
 
 

@@ -19,7 +19,13 @@ from onnxplain.engine import forms
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.layout import cast_like, size_of, zeros_like
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient
+from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient, no_gradient
+
+no_gradient(
+    "NonMaxSuppression",
+    reported=True,
+    remedy="it gives places, which change in steps; explain the boxes or scores that enter it, or what is picked by it",
+)
 
 
 @dataclass(frozen=True)

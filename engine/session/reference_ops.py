@@ -258,3 +258,19 @@ class Scatter(OpRun):
 
 
 CORRECTED += [Upsample, Scatter]
+
+
+class Unique(OpRun):
+    """The evaluator takes unsorted values from the first axis, whichever was asked for."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray[Any, Any], axis: Any = None, sorted: Any = 1) -> tuple[np.ndarray[Any, Any], ...]:  # noqa: A002
+        y, first, inverse, counts = np.unique(x, True, True, True, axis=axis)
+        order = np.arange(len(first)) if sorted else np.argsort(first)
+        place = np.argsort(order)
+        y = np.take(y, order, axis=0 if axis is None else axis)
+        return y, first[order], place[inverse.reshape(-1)], counts[order]
+
+
+CORRECTED.append(Unique)

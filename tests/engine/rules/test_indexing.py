@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from rule_cases import Case, case, check, normal, parametrize
+from rule_cases import Case, case, check, distinct, normal, parametrize
 from run_time import gradient, ints, model, of_one_node, scattered, terms_of
 
 MAX = np.iinfo(np.int64).max
@@ -68,9 +68,17 @@ GATHERS = [
     case("GatherND", x=(2, 3, 4), i=ints(1, 1).reshape(2, 1), batch_dims=1, batch=False),
     case("GatherND", x=(2, 2, 3), i=ints(1, 1, 2, 0).reshape(2, 2, 1), batch_dims=2, batch=False),
 ]
+#: Elements that differ by more than the step of the differences: the order stays.
+ORDERED = [
+    case("Unique", x=(7,), draw=distinct, batch=False),
+    case("Unique", x=(3, 4), outputs=4, draw=distinct, batch=False),
+    case("Unique", x=(3, 4), sorted=0, draw=distinct, batch=False),
+    case("Unique", x=(3, 2, 4), axis=0, draw=distinct, batch=False),
+    case("Unique", x=(3, 2, 4), axis=-1, outputs=4, draw=distinct, batch=False),
+]
 
 
-@parametrize(CASES)
+@parametrize(CASES + ORDERED)
 def test_rule(case: Case) -> None:
     check(case)
 
@@ -161,6 +169,19 @@ def test_half_precision_adds_up_in_full(op_type: str) -> None:
     found = of_one_node(op_type, {"x": np.zeros(3, np.float16), "i": index}, seed)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, [3, 0, 2] if op_type == "Compress" else [3, 0, 3])
+
+
+def test_equal_elements_share_the_gradient_of_their_value() -> None:
+    seed = np.asarray([6, 8, 10], np.float32)
+    found = of_one_node("Unique", {"x": np.asarray([[3, 1, 3], [2, 3, 1]], np.float32)}, seed)
+    np.testing.assert_array_equal(found, np.asarray([[10 / 3, 3, 10 / 3], [8, 10 / 3, 3]], np.float32))
+
+
+def test_equal_slices_share_the_gradient_of_theirs() -> None:
+    x = np.asarray([[1, 0, 1], [2, 5, 2]], np.float32)
+    proto = model([helper.make_node("Unique", ["x"], ["y"], axis=1, sorted=0)], {"x": x})
+    seed = np.asarray([[4, 5], [6, 7]], np.float32)
+    np.testing.assert_array_equal(gradient(proto, {"x": x}, seed), [[2, 5, 2], [3, 7, 3]])
 
 
 def test_what_is_joined_but_not_active_is_a_bias_at_its_place() -> None:
