@@ -23,7 +23,7 @@ _Arrays = dict[tuple[str, ...], Array]
 class NoisyInput(Method):
     """Mean and variance of another method's result over noisy copies; targets are the clean input's.
 
-    The subclass names the method (`around`) and what is made of mean and variance (`combine`). A map that is
+    The subclass names the method (`base`) and what is made of mean and variance (`combine`). A map that is
     the reduction of the attributions is made from the combined attributions; one that is not (of FullGrad, of
     class activation maps) is combined itself.
     """
@@ -38,9 +38,9 @@ class NoisyInput(Method):
             raise OptionError(f"draws={self.draws} must be at least 1")
         if not 0 <= self.spread < np.inf:
             raise OptionError(f"spread={self.spread} is not possible; give a share of the input's range, such as 0.15")
-        self.around()
+        self.base()
 
-    def around(self) -> Method:
+    def base(self) -> Method:
         """The method whose results are combined."""
         raise NotImplementedError
 
@@ -55,21 +55,21 @@ class NoisyInput(Method):
 
     @property
     def forward_only(self) -> bool:
-        return self.around().forward_only
+        return self.base().forward_only
 
     @property
     def needs_one_chunk(self) -> bool:
-        return self.around().needs_one_chunk
+        return self.base().needs_one_chunk
 
     @property
     def folds_normalization(self) -> bool:
-        return self.around().folds_normalization
+        return self.base().folds_normalization
 
     def build(self, plan: Plan) -> None:
-        self.around().build(plan)
+        self.base().build(plan)
 
     def reduce(self, run: Run) -> Parts:
-        inner = self.around()
+        inner = self.base()
         clean = inner.reduce(run)
         # Deviations from the clean result, so that a variance is no difference of two large means.
         start = _arrays(clean)

@@ -19,11 +19,11 @@ KINDS = ("mean", "square", "variance")
 class Smoothed(NoisyInput):
     """Another method's attributions and map, averaged over Gaussian copies of the input.
 
-    With ``method="gradient"`` it is SmoothGrad, its square or VarGrad. The target is the clean input's. A map
+    With ``around="gradient"`` it is SmoothGrad, its square or VarGrad. The target is the clean input's. A map
     that is a reduction of the attributions is the reduction of their average; others are averaged themselves.
 
     Args:
-        method: Name of the other method.
+        around: Name of the other method.
         inner: Its options; on the command line also one by one, as ``-O smoothed.inner.steps=20``.
         kind: ``mean``; ``square``: mean of squares; ``variance``.
         draws: Noisy copies per sample.
@@ -34,7 +34,7 @@ class Smoothed(NoisyInput):
     source: ClassVar[str] = "Smilkov et al. 2017, arXiv 1706.03825; Adebayo et al. 2018, arXiv 1810.03307"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "linearity"})
 
-    method: str = "gradient"
+    around: str = "gradient"
     inner: Any = None
     kind: str = "mean"
     draws: int = 25
@@ -46,8 +46,8 @@ class Smoothed(NoisyInput):
             raise OptionError(f"inner={self.inner!r} is not possible; give the inner method's options as a dictionary")
         super().__post_init__()
 
-    def around(self) -> Method:
-        return create(self.method, self.inner or {})
+    def base(self) -> Method:
+        return create(self.around, self.inner or {})
 
     @property
     def averages(self) -> bool:

@@ -17,7 +17,7 @@ class _NoisyGradient(NoisyInput):
 
     reduction: str = "sum_abs"
 
-    def around(self) -> Method:
+    def base(self) -> Method:
         return create("gradient", {"reduction": self.reduction})
 
 
