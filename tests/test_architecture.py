@@ -15,7 +15,7 @@ FOLDERS = ("engine", "exporters", "models", "cli")
 ORDER = (
     ("engine.errors", "engine.discover", "engine.extras"),
     ("engine.registry", "engine.noise", "engine.resize", "engine.quadrature", "engine.targets", "models"),
-    ("engine.superpixels", "engine.upsample"),
+    ("engine.superpixels", "engine.regions", "engine.upsample"),
     ("engine.gaussian",),
     ("engine.pictures", "engine.preprocessing", "engine.inputs", "engine.cards"),
     ("engine.graph", "engine.rules.node"),
