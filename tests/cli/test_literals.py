@@ -25,6 +25,7 @@ from onnxplain.engine.errors import InputError, OptionError, TargetError
         ('"50"', "50"),
         ("[1, 2.5]", [1, 2.5]),
         ('["a", "b*"]', ["a", "b*"]),
+        ("{steps = 20, baseline = 'mean'}", {"steps": 20, "baseline": "mean"}),
         ("noise:10", "noise:10"),
         ("1/255", "1/255"),
         ("2024-05-01", "2024-05-01"),
@@ -44,6 +45,21 @@ def test_options_go_to_the_methods_that_have_them() -> None:
         "gradient": {"reduction": "l2"},
         "integrated_gradients": {"reduction": "sum", "steps": 9, "max_steps": 10},
     }
+
+
+def test_options_inside_an_option() -> None:
+    """Key by key, or as a table; both for a method by name and for whichever has the option."""
+    table = {"inner": {"steps": 9, "baseline": "mean"}}
+    by_key = ["smoothed.around=integrated_gradients", "smoothed.inner.steps=9", "inner.baseline=mean"]
+    assert options_of(by_key, ["smoothed", "gradient"]) == {
+        "smoothed": {"around": "integrated_gradients", **table},
+        "gradient": {},
+    }
+    assert options_of(['inner={steps = 9, baseline = "mean"}'], ["smoothed"]) == {"smoothed": table}
+    with pytest.raises(OptionError, match="sets a part of 'inner'"):
+        options_of(["inner=3", "inner.steps=9"], ["smoothed"])
+    with pytest.raises(OptionError, match="names the method 'fullgrad', which is not asked for"):
+        options_of(["fullgrad.sign=pos"], ["smoothed"])
 
 
 def test_options_that_nobody_has() -> None:
