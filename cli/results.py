@@ -312,9 +312,13 @@ def _show_terms(results: Results, column: Column) -> None:
     for place, sample in enumerate(results.samples):
         explanation, row = column.of(place)
         if explanation.terms is not None:
-            made.add_row(sample.name, *(f"{float(getattr(explanation.terms, key)[row]):+.4g}" for key in figures))
+            values = [f"{float(getattr(explanation.terms, key)[row]):+.4g}" for key in figures]
+            values[-1] += f" ({float(explanation.terms.unattributed_share[row]):.0%})"
+            made.add_row(sample.name, *values)
     screen = console()
-    screen.print(f"{column.title}: score = input + explicit + implicit (unattributed: without a place)")
+    screen.print(
+        f"{column.title}: score = input + explicit + implicit (unattributed: without a place, with its share of all terms)"
+    )
     screen.print(made)
     screen.print()
 

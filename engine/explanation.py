@@ -68,12 +68,15 @@ class Terms:
         biases: ``[N, T]``: ``<a_v, c_v>`` per bias term.
         info: One entry per bias term.
         maps: Bias maps ``a_v * c_v`` in their tensors' shapes by term index, where they were asked for.
+        unplaced: ``[N, T]``: what of each term has no place; of a term on a sequence with a class token, the class
+            token's. None: all of every term that is not placed.
     """
 
     input: Array
     biases: Array
     info: tuple[TermInfo, ...]
     maps: dict[int, Array] = field(default_factory=dict)
+    unplaced: Array | None = None
 
     def _sum(self, keep: Any) -> Array:
         mask = np.array([bool(keep(i)) for i in self.info], dtype=bool)
@@ -91,8 +94,23 @@ class Terms:
 
     @property
     def unattributed(self) -> Array:
-        """``[N]``: sum of the bias terms that have no place in the picture."""
-        return self._sum(lambda i: not i.placed)
+        """``[N]``: sum of the bias terms that have no place in the picture, or of what of them has none."""
+        return np.asarray(self._unplaced.sum(axis=1))
+
+    @property
+    def unattributed_share(self) -> Array:
+        """``[N]``: magnitudes of what has no place, over the magnitudes of all terms; from 0 to 1."""
+        unplaced = np.abs(self._unplaced)
+        placed = np.abs(self.input) + np.abs(self.biases - self._unplaced).sum(axis=1)
+        whole = placed + unplaced.sum(axis=1)
+        return np.asarray(unplaced.sum(axis=1) / np.where(whole > 0, whole, 1.0))
+
+    @property
+    def _unplaced(self) -> Array:
+        if self.unplaced is not None:
+            return self.unplaced
+        mask = np.array([not i.placed for i in self.info], dtype=bool)
+        return np.where(mask, self.biases, 0.0)
 
     @property
     def unmapped(self) -> Array:
@@ -266,6 +284,7 @@ class Explanation:
                 "explicit": float(self.terms.explicit[sample]),
                 "implicit": float(self.terms.implicit[sample]),
                 "unattributed": float(self.terms.unattributed[sample]),
+                "unattributed_share": float(self.terms.unattributed_share[sample]),
             }
         if self.quantisation != "none":
             result["quantisation"] = self.quantisation

@@ -7,14 +7,20 @@ that: the algebra that makes a FullGrad map cost hardly more than a gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.forms import channel_sum
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.layout import size_of
 from onnxplain.engine.places import Labels, spatial_axes
+from onnxplain.engine.spreading import spread
 from onnxplain.engine.terms import constant_axes
+
+Array = np.ndarray[Any, Any]
 
 SIGNS = ("abs", "pos", "neg", "signed")
 RESCALES = ("minmax", "max", "none")
@@ -71,6 +77,21 @@ class Psi:
         v = self._signed(op, u)
         scaled = self._rescale(op, v, labels, channels)
         return op.ReduceSum(scaled, channels, keepdims=0) if channels else scaled
+
+    def of(self, u: Array, labels: Labels) -> Array:
+        """The same outside the graph: terms ``[N, ...]`` to a map ``[N, places...]``, in float64."""
+        u = u.astype(np.float64)
+        v = {"abs": np.abs(u), "pos": np.maximum(u, 0), "neg": np.maximum(-u, 0), "signed": u}[self.sign]
+        channels = [i for i in range(1, len(labels)) if i not in spatial_axes(labels).values()]
+        axes = tuple(self._axes(labels, channels))
+        if self.rescale != "none" and self.sign == "signed":
+            v = v / (np.abs(v).max(axis=axes, keepdims=True) + TINY)
+        elif self.rescale == "max":
+            v = v / (v.max(axis=axes, keepdims=True) + TINY)
+        elif self.rescale == "minmax":
+            v = v - v.min(axis=axes, keepdims=True)
+            v = v / (v.max(axis=axes, keepdims=True) + EPSILON)
+        return np.asarray(v.sum(axis=tuple(channels)))
 
     def _signed(self, op: Builder, u: ir.Value) -> ir.Value:
         if self.sign == "signed":
@@ -134,10 +155,14 @@ class MapSum:
         source: The attributed input.
         labels: Its axes.
         align_corners: Coordinate convention of the upsampling.
+        conserve: Let every map keep its sum instead of its values.
     """
 
-    def __init__(self, op: Builder, source: ir.Value, labels: Labels, align_corners: bool) -> None:
+    def __init__(
+        self, op: Builder, source: ir.Value, labels: Labels, align_corners: bool, conserve: bool = False
+    ) -> None:
         self.op = op
+        self.conserve = conserve
         self.source = source
         self.axes = list(spatial_axes(labels).values())
         self.names = list(spatial_axes(labels))
@@ -206,6 +231,8 @@ class MapSum:
     def _upsample(self, value: ir.Value) -> ir.Value:
         """Bilinear (linear, trilinear), over a channel axis of one."""
         op = self.op
+        if self.conserve:
+            return spread(op, value, [size_of(op, self.source, a) for a in self.axes], self.align_corners)
         # One spatial axis goes through as a picture of height one: that is the form that runtimes have.
         lead = [1, 2] if len(self.axes) == 1 else [1]
         shaped = op.Unsqueeze(value, lead)

@@ -111,6 +111,7 @@ def _split(e: Explanation) -> tuple[dict[str, Array], dict[str, Any]]:
     if e.terms is not None:
         arrays |= {"terms/input": e.terms.input, "terms/biases": e.terms.biases}
         arrays |= {f"terms/map/{i}": a for i, a in e.terms.maps.items()}
+        arrays |= {"terms/unplaced": e.terms.unplaced} if e.terms.unplaced is not None else {}
         meta["terms"] = [asdict(i) for i in e.terms.info]
     return {k: np.asarray(v, order="C") for k, v in arrays.items()}, meta
 
@@ -151,7 +152,7 @@ def _join(arrays: dict[str, Array], meta: dict[str, Any]) -> Explanation:
     if "terms" in meta:
         info = tuple(TermInfo(**i) for i in meta["terms"])
         maps = {int(k): v for k, v in named("terms/map/").items()}
-        terms = Terms(arrays["terms/input"], arrays["terms/biases"], info, maps)
+        terms = Terms(arrays["terms/input"], arrays["terms/biases"], info, maps, arrays.get("terms/unplaced"))
     plain = {k: meta[k] for k in _PLAIN if k in meta}
     for key in ("blocked", "notes", "target_shape"):
         plain[key] = tuple(plain[key])

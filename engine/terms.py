@@ -6,10 +6,12 @@ arXiv 1905.00780, with every operator's own bias in place of the network's param
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxplain.engine.axes import Unfolding, names, unfolding
 from onnxplain.engine.backward import Adjoints
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.forms import dot
@@ -18,7 +20,15 @@ from onnxplain.engine.graph.names import describe
 from onnxplain.engine.graph.shapes import Dim, Dims, dims, same
 from onnxplain.engine.places import Labels, find_places, spatial_axes
 from onnxplain.engine.rules.node import Primal
-from onnxplain.engine.rules.table import BIAS, Bias, BiasKind
+from onnxplain.engine.rules.table import BIAS, Bias, BiasKind, BiasRule, Entry
+
+#: Finds the bias rule for a node; None means that there is none.
+BiasLookup = Callable[[Primal, int], Entry[BiasRule] | None]
+
+
+def biases(node: Primal, opset: int) -> Entry[BiasRule] | None:
+    """The lookup of the biases that belong to plain gradients."""
+    return BIAS.find(node.domain, node.op_type, node.version(opset))
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,8 @@ class Term:
         kind: ``explicit`` (a parameter or another added constant) or ``implicit`` (non-linearity).
         parameter: Name of the parameter, where it has one.
         tensor: Name of the tensor that the bias is part of.
-        placed: Whether that tensor has the attributed input's spatial axes.
+        unfolding: How that tensor is brought to one axis per place of the attributed input; None where it has not
+            got all of them, once each.
         adjoint, bias: The two factors, in the graph.
         factor: A number still to be multiplied with the bias.
         source: An attributed tensor, whose first axis is the batch.
@@ -43,12 +54,17 @@ class Term:
     kind: BiasKind
     parameter: str
     tensor: str
-    placed: bool
+    unfolding: Unfolding | None
     adjoint: ir.Value
     bias: ir.Value
     labels: Labels
     factor: float
     source: ir.Value
+
+    @property
+    def placed(self) -> bool:
+        """Whether the term has a place in the attributed input."""
+        return self.unfolding is not None
 
     def total(self, op: Builder) -> ir.Value:
         """Emit ``<a, c>`` per sample, ``[N, 1]``."""
@@ -74,27 +90,45 @@ class Term:
         """Emit the bias c itself."""
         return Bias(self.bias, self.kind, factor=self.factor).full(op)
 
+    def product(self, op: Builder) -> ir.Value:
+        """Emit ``a * c`` in the tensor's shape."""
+        result = op.Mul(self.adjoint, self.full_bias(op))
+        result.shape = self.adjoint.shape
+        return result
 
-def bias_terms(op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels]) -> list[Term]:
+    def placed_total(self, op: Builder) -> ir.Value | None:
+        """Emit what of the term has a place, ``[N, 1]``; None where that is all or nothing of it."""
+        if self.unfolding is None or not self.unfolding.partial:
+            return None
+        return op.ReduceSum(op.Flatten(self.unfolding.apply(op, self.product(op)), axis=1), [1], keepdims=1)
+
+
+def bias_terms(
+    op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels], lookup: BiasLookup = biases
+) -> list[Term]:
     """All bias terms of a reverse sweep, in forward order.
+
+    Args:
+        op: Where to emit.
+        adjoints: The sweep.
+        sources: The attributed tensors with their axes.
+        lookup: The bias rules that belong to the sweep's own rules; those of plain gradients by default.
 
     Raises:
         UnsupportedNodeError: An operator has a gradient rule and no bias rule.
     """
-    places = find_places([n.ir for n in adjoints.nodes], sources)
+    places = find_places(adjoints.path.nodes, sources)
     wanted = {name for labels in sources.values() for name in spatial_axes(labels)}
     spatial_input = any(len(labels) > 2 for labels in sources.values())
     terms = []
     for node in adjoints.nodes:
-        for part in _node_bias(op, node):
+        for part in _node_bias(op, node, lookup):
             tensor = node.outputs[part.output]
             adjoint = adjoints.of.get(tensor)
             if adjoint is None:
                 continue
             labels = places.get(tensor, ())
-            # psi reads axis 0 as the batch; a tensor that has it elsewhere is not drawn.
-            batch_first = labels[:1] == ("batch",)
-            placed = spatial_input and batch_first and wanted <= set(spatial_axes(labels))
+            way = placing(tensor, labels, wanted) if spatial_input else None
             terms.append(
                 Term(
                     node=node.name,
@@ -102,7 +136,7 @@ def bias_terms(op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels])
                     kind=part.kind,
                     parameter=part.name,
                     tensor=tensor.name or "",
-                    placed=placed,
+                    unfolding=way,
                     adjoint=adjoint,
                     bias=part.value,
                     labels=labels,
@@ -111,6 +145,12 @@ def bias_terms(op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels])
                 )
             )
     return terms
+
+
+def placing(value: ir.Value, labels: Labels, wanted: set[str]) -> Unfolding | None:
+    """How a tensor is brought to one axis per place; None where it has not got each wanted place once."""
+    found = names(labels)
+    return unfolding(labels, dims(value)) if all(found[name] == 1 for name in wanted) else None
 
 
 def batch_axis(labels: Labels, known: Dims | None, batch: Dim) -> int:
@@ -122,8 +162,8 @@ def batch_axis(labels: Labels, known: Dims | None, batch: Dim) -> int:
     return 0
 
 
-def _node_bias(op: Builder, node: Primal) -> list[Bias]:
-    entry = BIAS.find(node.domain, node.op_type, node.version(op.opset))
+def _node_bias(op: Builder, node: Primal, lookup: BiasLookup) -> list[Bias]:
+    entry = lookup(node, op.opset)
     if entry is None:
         raise UnsupportedNodeError(
             node.name, describe(node.ir), "there is no bias rule for this operator", "use a method without bias terms"

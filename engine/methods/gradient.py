@@ -6,8 +6,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxplain.engine.backward import Lookup, gradients
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.method import Direct, Plan, method
+from onnxplain.engine.propagation.balanced import balanced
 
 
 class _GradientBased(Direct):
@@ -19,9 +21,13 @@ class _GradientBased(Direct):
         """Emit the attribution from the gradient."""
         raise NotImplementedError
 
+    def rules(self) -> Lookup:
+        """The rules of the sweep."""
+        return gradients
+
     def attributions(self, plan: Plan) -> dict[str, ir.Value]:
-        gradients = plan.gradients()
-        return {s.name: self.attribute(plan.rewriter.op, gradients[s.name], s.value) for s in plan.subjects}
+        found = plan.gradients(self.rules())
+        return {s.name: self.attribute(plan.rewriter.op, found[s.name], s.value) for s in plan.subjects}
 
 
 @method("gradient")
@@ -66,6 +72,8 @@ class InputTimesGradient(_GradientBased):
 
     Args:
         reduction: Of channels, for the map: ``sum_abs``, ``max_abs``, ``l2`` or ``sum`` (which keeps the sign).
+        balanced: Hold gates (softmax, GELU, SiLU) and normalisations' denominators constant and share products
+            among their factors on the way back (LibraGrad, arXiv 2411.16760).
     """
 
     summary: ClassVar[str] = "input times gradient"
@@ -73,6 +81,10 @@ class InputTimesGradient(_GradientBased):
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity"})
 
     reduction: str = "sum"
+    balanced: bool = False
+
+    def rules(self) -> Lookup:
+        return balanced() if self.balanced else gradients
 
     def attribute(self, op: Builder, gradient: ir.Value, x: ir.Value) -> ir.Value:
         return op.Mul(gradient, x)

@@ -41,6 +41,15 @@ def test_sums_of_terms(name: str, expected: list[float]) -> None:
     np.testing.assert_array_equal(getattr(TERMS, name), expected)
 
 
+def test_terms_that_have_a_place_in_part() -> None:
+    """A class token's share of a placed term counts as unattributed, and is no part of what is placed."""
+    unplaced = np.array([[0.5, 0.0, 4.0], [0.0, -1.0, -1.0]])
+    terms = Terms(TERMS.input, TERMS.biases, TERMS.info, {}, unplaced)
+    np.testing.assert_array_equal(terms.unattributed, [4.5, -2.0])
+    np.testing.assert_allclose(terms.unattributed_share, [4.5 / 6.5, 2.0 / 8.0])
+    np.testing.assert_allclose(TERMS.unattributed_share, [4.0 / 6.5, 1.0 / 6.0])
+
+
 def test_no_bias_terms_at_all() -> None:
     none = Terms(np.array([1.0, -2.0]), np.zeros((2, 0)), ())
     np.testing.assert_array_equal(none.explicit, [0.0, 0.0])
@@ -127,7 +136,7 @@ def test_summary_of_one_sample() -> None:
         "target": [2, 3],
         "baseline_score": 7.0,
         "residual": {"of": "completeness", "absolute": 0.5, "relative": 0.5, "tolerance": 1e-4, "ok": False},
-        "terms": {"input": -2.0, "explicit": -1.0, "implicit": 3.0, "unattributed": -1.0},
+        "terms": {"input": -2.0, "explicit": -1.0, "implicit": 3.0, "unattributed": -1.0, "unattributed_share": 1 / 6},
         "quantisation": "straight_through",
         "blocked": ["a"],
         "notes": ["b"],

@@ -11,6 +11,7 @@ import pytest
 from canonical_run import numbers
 from tiny_models import fullgrad_net, model, node
 
+from onnxplain.engine.axes import Joined
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import read_model
@@ -92,8 +93,8 @@ def test_axes_by_place() -> None:
 def test_a_convolutional_net() -> None:
     found = of(fullgrad_net()[0])
     assert all(found[n] == YX for n in ("z1", "a1", "p1", "z2", "a2"))
-    assert "flat" not in found
-    assert "logits" not in found
+    assert found["flat"] == ("batch", Joined(((None, 2), ("y", 2), ("x", 2))))
+    assert found["logits"] == ("batch", None)
 
 
 def test_a_residual_net_with_gates() -> None:
@@ -130,7 +131,7 @@ def test_a_net_with_channels_last() -> None:
 
 
 def test_a_transformer_block() -> None:
-    """Positions hold along the residual stream; scores between positions have no place."""
+    """Positions hold along the residual stream; scores between positions have two."""
     nodes = [
         *(node("MatMul", f"x w{i}", i) for i in "qkv"),
         node("Transpose", "k", "kt", perm=[0, 2, 1]),
@@ -148,21 +149,46 @@ def test_a_transformer_block() -> None:
     found = places(nodes, ["N", 7, 4], weights, layout="channels_last")
     assert all(found[n] == TOKENS for n in ("q", "k", "v", "stream", "n", "up", "act"))
     assert found["kt"] == ("batch", None, "t")
-    assert not {"scores", "weights", "mixed", "out"} & set(found)
+    assert found["scores"] == found["weights"] == ("batch", "t", "t")
+    assert found["mixed"] == found["out"] == TOKENS
     assert found["y"] == ("batch", None)
 
 
-def test_patches_become_no_places() -> None:
-    """A vision transformer's sequence of patches is not followed back to rows and columns."""
+def test_patches_become_a_sequence() -> None:
+    """Rows and columns of patches in one axis, a class token in front, heads split off and joined with the batch."""
     nodes = [
         node("Conv", "x w", "patches", strides=[4, 4]),
         node("Reshape", "patches to", "rows"),
         node("Transpose", "rows", "tokens", perm=[0, 2, 1]),
-        node("Relu", "tokens", "y"),
+        node("Concat", "token tokens", "all", axis=1),
+        node("Reshape", "all heads", "split"),
+        node("Transpose", "split", "byhead", perm=[0, 2, 1, 3]),
+        node("Reshape", "byhead batches", "merged"),
+        node("Reshape", "merged back", "again"),
+        node("Transpose", "again", "bytoken", perm=[0, 2, 1, 3]),
+        node("Reshape", "bytoken join", "stream"),
+        node("Slice", "stream one end one", "only"),
+        node("Gather", "stream zero", "class", axis=1),
+        node("Reshape", "only grid", "y"),
     ]
-    found = places(nodes, ["N", 3, 8, 8], {"w": numbers(5, 3, 4, 4), "to": np.array([0, 5, 4])})
+    weights = {
+        "w": numbers(6, 3, 4, 4), "token": numbers(1, 1, 6), "zero": np.array(0), "one": np.array([1]),
+        "end": np.array([2**40]), "to": np.array([0, 6, -1]), "heads": np.array([1, -1, 2, 3]),
+        "batches": np.array([2, -1, 3]), "back": np.array([-1, 2, 7, 3]), "join": np.array([1, 7, 6]),
+        "grid": np.array([1, 2, 3, 6]),
+    }  # fmt: skip
+    found = places(nodes, [1, 3, 8, 12], weights, outputs="y class")
+    grid = (("y", 2), ("x", 3))
     assert found["patches"] == YX
-    assert not {"rows", "tokens", "y"} & set(found)
+    assert found["rows"] == ("batch", None, Joined(grid))
+    assert found["all"] == ("batch", Joined(grid, 1), None)
+    assert found["split"] == ("batch", Joined(grid, 1), None, None)
+    assert found["merged"][1:] == (Joined(grid, 1), None)
+    assert found["bytoken"] == ("batch", Joined(grid, 1), None, None)
+    assert found["stream"] == ("batch", Joined(grid, 1), None)
+    assert found["only"] == ("batch", Joined(grid), None)
+    assert found["class"] == ("batch", None)
+    assert found["y"] == YX_LAST
 
 
 # ----- operators ------------------------------------------------------------------------------------
@@ -190,10 +216,14 @@ INTS = {"i1": [1], "i2": [2], "i3": [3], "i0": [0], "ax": [2, 3], "m1": [-1]}
         ([node("Unsqueeze", "x m1", "y")], ("batch", None, "y", "x", None)),
         ([node("Unsqueeze", "x i1", "u"), node("Squeeze", "u i1", "y")], YX),
         ([node("MatMul", "x w", "y")], ("batch", None, "y", None)),
-        ([node("MatMul", "x x", "y")], None),
-        ([node("Flatten", "x", "y")], None),
-        ([node("Einsum", "x", "y", equation="nchw->ncwh")], None),
-        ([node("Gather", "x i1", "y", axis=3)], None),
+        ([node("MatMul", "x x", "y")], YX),
+        ([node("MatMul", "w x", "y")], ("batch", None, None, "x")),
+        ([node("Flatten", "x", "y")], ("batch", Joined(((None, 3), ("y", 6), ("x", 6))))),
+        ([node("Flatten", "x", "y", axis=2)], None),
+        ([node("Einsum", "x", "y", equation="nchw->ncwh")], ("batch", None, "x", "y")),
+        ([node("Einsum", "x x", "y", equation="nchi,nchj->nij")], ("batch", "x", "x")),
+        ([node("Gather", "x i1", "y", axis=3)], ("batch", None, "y", None)),
+        ([node("Gather", "x i1", "y", axis=0)], None),
         ([node("ReverseSequence", "x lens", "y")], None),
         ([node("Transpose", "x", "t", perm=[0, 1, 3, 2]), node("Add", "x t", "y")], None),
         ([node("Add", "x k", "y")], YX),

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from naive_psi import naive_psi
 from onnx import TensorProto
 from tiny_models import fullgrad_net, model, node, simple_model
+from transformers import attention_block, vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
@@ -117,20 +119,6 @@ def test_psi_against_a_naive_one(sign: str, rescale: str, scope: str) -> None:
     assert e.terms is not None
     expected = naive_psi(e.attributions["x"], sign, rescale, scope) + naive_psi(e.terms.maps[0], sign, rescale, scope)
     np.testing.assert_allclose(e.saliency, expected, rtol=2e-4, atol=1e-4)
-
-
-def naive_psi(u: np.ndarray[Any, Any], sign: str, rescale: str, scope: str) -> np.ndarray[Any, Any]:
-    v = {"abs": np.abs(u), "pos": np.maximum(u, 0), "neg": np.maximum(-u, 0), "signed": u}[sign].astype(np.float64)
-    axes = {"layer": (1, 2, 3), "channel": (2, 3), "batch": (0, 1, 2, 3)}[scope]
-    if rescale != "none":
-        if sign == "signed":
-            v = v / (np.abs(v).max(axis=axes, keepdims=True) + 1e-30)
-        elif rescale == "max":
-            v = v / (v.max(axis=axes, keepdims=True) + 1e-30)
-        else:
-            v = v - v.min(axis=axes, keepdims=True)
-            v = v / (v.max(axis=axes, keepdims=True) + 1e-6)
-    return np.asarray(v.sum(axis=1))
 
 
 def test_layers_choose_what_is_drawn() -> None:
@@ -258,6 +246,101 @@ def test_heads_joined_with_the_batch(samples: int) -> None:
     x = rng.normal(size=(samples, 3, 4)).astype(np.float32)
     e = ox.explain(proto, x, method="fullgrad", target=1)
     assert e.residual is not None and e.residual.relative.max() < 1e-5
+
+
+# ----- token maps and sums that are kept ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("readout", ["class", "mean", "patches"])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_vision_transformers(readout: str, balanced: bool) -> None:
+    """Complete; what has a place and what has none add up to the score."""
+    proto, x = vision_transformer(readout=readout)
+    e = ox.explain(proto, x, method="fullgrad", target=1, balanced=balanced, implicit=True, term_maps=True)
+    assert e.residual is not None and e.residual.relative.max() < 1e-5
+    assert e.saliency is not None and e.saliency.shape == (2, 6, 8)
+    assert e.terms is not None and e.terms.unplaced is not None
+    lost = np.zeros(2)
+    for k, info in enumerate(e.terms.info):
+        terms = e.terms.maps[k]
+        if not info.placed:
+            lost += terms.reshape(2, -1).sum(axis=1)
+        elif 13 in terms.shape:  # twelve patches and the class token, wherever that axis is
+            lost += np.take(terms, 0, axis=terms.shape.index(13)).reshape(2, -1).sum(axis=1)
+    np.testing.assert_allclose(e.terms.unattributed, lost, rtol=1e-4, atol=1e-4)
+    share = e.terms.unattributed_share
+    assert ((share > 0) & (share < 1)).all()
+    assert e.summary(0)["terms"]["unattributed_share"] == pytest.approx(share[0])
+
+
+def test_a_class_token_alone_has_no_place() -> None:
+    """The constant that Concat puts in front of the patches is the class token, and nothing else of it is left."""
+    proto, x = vision_transformer()
+    e = ox.explain(proto, x, method="fullgrad", target=1, term_maps=True)
+    assert e.terms is not None and e.terms.unplaced is not None
+    k = next(k for k, i in enumerate(e.terms.info) if i.operator == "Concat")
+    np.testing.assert_allclose(e.terms.unplaced[:, k], e.terms.biases[:, k], rtol=1e-5, atol=1e-6)
+    positions = next(k for k, i in enumerate(e.terms.info) if i.parameter == "positions")
+    np.testing.assert_allclose(
+        e.terms.unplaced[:, positions], e.terms.maps[positions][:, 0].sum(axis=-1), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_signed_maps_that_keep_their_sums(align_corners: bool) -> None:
+    """The map sums to the score without what has no place; on convolutions, series, patches and tokens."""
+    options: dict[str, Any] = {"sign": "signed", "rescale": "none", "conserve": True, "implicit": True}
+    nets = [fullgrad_net(), vision_transformer(), vision_transformer(readout="mean"), series_net()]
+    for proto, x in nets:
+        e = ox.explain(proto, x, method="fullgrad", target=1, align_corners=align_corners, **options)
+        assert e.terms is not None and e.saliency is not None
+        total = e.saliency.reshape(len(x), -1).sum(axis=1)
+        gap = np.abs(total - (e.score - e.terms.unattributed))
+        assert (gap <= 1e-5 * e.terms.magnitude).all()
+    plain = ox.explain(*fullgrad_net(), method="fullgrad", target=1, sign="signed", rescale="none")
+    assert plain.saliency is not None and plain.terms is not None
+    assert abs(plain.saliency.sum() - (plain.score - plain.terms.unattributed)[0]) > 0.1, "interpolated, it has no sum"
+
+
+def series_net() -> tuple[Any, np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(9)
+    proto = model(
+        [
+            node("Conv", "x k b", "z", pads=[1, 1], strides=[2]),
+            node("Relu", "z", "a"),
+            node("Conv", "a k2 b2", "z2", pads=[1, 1]),
+            node("Sigmoid", "z2", "a2"),
+            node("GlobalAveragePool", "a2", "p"),
+            node("Flatten", "p", "f"),
+            node("Gemm", "f w c", "y"),
+        ],
+        {"x": ["N", 2, 12]},
+        {"y": ["N", 2]},
+        {
+            "k": rng.normal(size=(3, 2, 3)), "b": rng.normal(size=3), "k2": rng.normal(size=(4, 3, 3)),
+            "b2": rng.normal(size=4), "w": rng.normal(size=(4, 2)), "c": rng.normal(size=2),
+        },
+    )  # fmt: skip
+    return proto, rng.normal(size=(3, 2, 12)).astype(np.float32)
+
+
+def test_tokens_of_a_text() -> None:
+    """Positions of a sequence: the signed sum over features of each term, per token, before psi."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    e = ox.explain(
+        attention_block(), x, method="fullgrad", target=1, layout="channels_last", term_maps=True,
+        sign="signed", rescale="none", implicit=True,
+    )  # fmt: skip
+    assert e.terms is not None and e.saliency is not None and e.saliency.shape == (2, 3)
+    expected = e.attributions["x"].sum(axis=-1)
+    for k, info in enumerate(e.terms.info):
+        terms = e.terms.maps[k]
+        assert info.placed == (info.operator not in ("Softmax", "Gemm") and info.tensor != "b0_scores")
+        if info.placed:
+            axis = terms.shape.index(3)
+            expected = expected + np.moveaxis(terms, axis, 1).reshape(2, 3, -1).sum(axis=-1)
+    np.testing.assert_allclose(e.saliency, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(e.saliency.sum(axis=1), e.score - e.terms.unattributed, rtol=1e-4, atol=1e-4)
 
 
 def test_weak_dependence() -> None:
