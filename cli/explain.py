@@ -164,14 +164,18 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
 
 
 def _layout(preprocessing: Any, knobs: dict[str, str | None]) -> str:
+    return axes_of(preprocessing.layout if preprocessing is not None else knobs.get("layout"))
+
+
+def axes_of(layout: str | None) -> str:
+    """The engine's word for what ``--layout`` says."""
     from onnxplain.engine.errors import OptionError
 
-    given = preprocessing.layout if preprocessing is not None else (knobs.get("layout") or "").upper()
-    if not given:
+    if not layout:
         return "auto"
-    if given not in _LAYOUTS:
-        raise OptionError(f"--layout '{knobs.get('layout')}' is unknown; use NCHW or NHWC")
-    return _LAYOUTS[given]
+    if layout.upper() not in _LAYOUTS:
+        raise OptionError(f"--layout '{layout}' is unknown; use NCHW or NHWC")
+    return _LAYOUTS[layout.upper()]
 
 
 def _labels(named: Path | None, of_card: Path | None, metadata: dict[str, str]) -> list[str] | None:

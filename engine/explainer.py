@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import onnx_ir as ir
@@ -28,7 +28,10 @@ from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec
 from onnxplain.engine.session.runtime import versions
 from onnxplain.engine.session.session import Session
-from onnxplain.engine.targets import Answer, Target, Targets, as_target, as_targets, settled
+from onnxplain.engine.targets import Answer, Target, Targets, as_target, as_targets, flat_indices, settled
+
+if TYPE_CHECKING:
+    from onnxplain.engine.shipping.weights import Weights
 
 
 class CompiledExplainer:
@@ -95,18 +98,55 @@ class CompiledExplainer:
         """The rewritten graph."""
         return self.program().model
 
-    def save(self, path: str | Path) -> Path:
-        """Write the rewritten graph as an ONNX file.
+    def ship(self, target: int | Literal["input", "argmax"] = "input") -> ir.Model:
+        """The explainer as one model, for any runtime: see :mod:`onnxplain.engine.shipping.shipment`.
 
-        It takes the model's inputs and ``target`` (int64 ``[N]``, -1 for the largest element), and returns
-        the model's outputs, ``score``, and the values from which the method makes its result.
+        Args:
+            target: ``input``: the file takes ``target``; ``argmax`` or a flat index: it is fixed.
 
         Raises:
+            OptionError: The method cannot be written as a file.
+            TargetError: The index is out of range.
+        """
+        from onnxplain.engine.shipping.shipment import ship
+
+        rewriter = self._rewriter()
+        subjects = [self._subject(rewriter, n, n not in self.declared, False) for n in self._subject_names(rewriter)]
+        fixed = None if target == "input" else target
+        seed = rewriter.seed(self.output, self.head, "index", fixed=fixed)
+        if isinstance(fixed, int):
+            known = dims(seed.explained)
+            sizes = [d for d in (known or ())[1:] if isinstance(d, int)]
+            complete = known is not None and len(sizes) == len(known) - 1
+            flat_indices(Target.index(fixed), 1, tuple(sizes) if complete else None)
+            if fixed < 0:
+                raise TargetError(f"target {fixed} is out of range for a fixed target; count from 0, or use 'argmax'")
+        facts = {**self._fixed, "head": self.head, "target": target, "quantisation": self.quantisation}
+        return ship(self.method, rewriter, subjects, seed, self.output, facts)
+
+    def save(
+        self, path: str | Path, *, target: int | Literal["input", "argmax"] = "input", weights: Weights = "embedded"
+    ) -> Path:
+        """Write one self-contained ONNX file that answers and explains, without this package.
+
+        It takes the model's inputs and ``target`` (int64 ``[N]``, -1 for the largest element; absent where it
+        is fixed) and returns the model's outputs, ``attribution``, and ``saliency`` and ``residual`` where the
+        method has them.
+
+        Args:
+            path: Where to.
+            target: See :meth:`ship`.
+            weights: ``embedded``; ``external``: in ``<path>.data``; ``shared``: in the model's own file, which
+                has to lie in the same folder and stay there.
+
+        Raises:
+            OptionError: The method cannot be written as a file, or weights cannot be shared.
+            TargetError: The index is out of range.
             OutputError: The file cannot be written.
         """
-        from onnxplain.engine.saving import write_model
+        from onnxplain.engine.shipping.weights import write
 
-        return write_model(self.model, Path(path))
+        return write(self.ship(target), Path(path), weights, self.source.source)
 
     def program(self, *slots: Slot) -> Program:
         """The rewritten graph for these explained scalars (one element of the output by default), built on first use."""

@@ -252,14 +252,7 @@ class Direct(Method):
         return None
 
     def build(self, plan: Plan) -> None:
-        found = self.attributions(plan)
-        for subject in plan.subjects:
-            found[subject.name].shape = subject.value.shape
-            plan.output(f"attribution/{subject.name}", found[subject.name], subject.value.shape)
-        if len(plan.subjects) == 1:
-            subject = plan.subjects[0]
-            saliency = reduced(plan.rewriter.op, found[subject.name], subject.labels, self.reduction)
-            plan.output("saliency", saliency, _without_channels(subject))
+        deliver(plan, self.attributions(plan), self.reduction)
 
     def reduce(self, run: Run) -> Parts:
         attributions = {n: run.outputs[f"attribution/{n}"] for n in run.x}
@@ -339,6 +332,23 @@ def choose(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """
     if value not in allowed:
         raise OptionError(f"{name}={value!r} is not possible; choose one of {', '.join(map(repr, allowed))}")
+
+
+def deliver(plan: Plan, found: Mapping[str, ir.Value], reduction: str) -> None:
+    """Return attributions from the graph, and their map where there is one subject.
+
+    Args:
+        plan: The graph.
+        found: Per subject, in its shape.
+        reduction: Of channels.
+    """
+    for subject in plan.subjects:
+        found[subject.name].shape = subject.value.shape
+        plan.output(f"attribution/{subject.name}", found[subject.name], subject.value.shape)
+    if len(plan.subjects) == 1:
+        subject = plan.subjects[0]
+        saliency = reduced(plan.rewriter.op, found[subject.name], subject.labels, reduction)
+        plan.output("saliency", saliency, _without_channels(subject))
 
 
 def _without_channels(subject: Subject) -> list[Any] | None:

@@ -151,7 +151,12 @@ class Rewriter:
     # ----- what is explained ----------------------------------------------------------------------
 
     def seed(
-        self, output: str | None = None, head: Head = "logit", kind: TargetKind = "index", whole: bool = False
+        self,
+        output: str | None = None,
+        head: Head = "logit",
+        kind: TargetKind = "index",
+        whole: bool = False,
+        fixed: int | Literal["argmax"] | None = None,
     ) -> Seed:
         """Append what selects the explained scalar.
 
@@ -161,6 +166,7 @@ class Rewriter:
             kind: See :class:`Slot`: ``index`` and ``rank`` add the input ``target``, ``weights`` the input
                 ``cotangent``, the others the input ``reference``.
             whole: See :class:`Slot`.
+            fixed: The flat index, or the largest element: no input is added.
         """
         explained = self._with_batch(self._explained(self.output_value(output), head), whole)
         if dims(explained) == ():
@@ -169,7 +175,7 @@ class Rewriter:
                 "apart; choose another output, or use vjp"
             )
         if kind in ("index", "rank"):
-            return self._element(explained, output, head, kind, whole)
+            return self._element(explained, output, head, kind, whole, fixed)
         if head == "margin":
             raise TargetError("the margin head needs a class index; give one, or Target.margin for two given classes")
         if kind == "weights":
@@ -215,14 +221,26 @@ class Rewriter:
         cotangent.shape = value.shape
         return Seed(value, cotangent, op.Squeeze(value, [1]), None, reference.name or REFERENCE)
 
-    def _element(self, explained: ir.Value, output: str | None, head: Head, kind: TargetKind, whole: bool) -> Seed:
+    def _element(
+        self,
+        explained: ir.Value,
+        output: str | None,
+        head: Head,
+        kind: TargetKind,
+        whole: bool,
+        fixed: int | Literal["argmax"] | None,
+    ) -> Seed:
         op = self.op
         known = dims(explained)
-        target = self.add_input(TARGET, ir.DataType.INT64, ("N",))
+        target = self.add_input(TARGET, ir.DataType.INT64, ("N",)) if fixed is None else None
         flat = explained if len(known or ()) == 2 else op.Flatten(explained, axis=1)
-        judged = self._judged(flat, output, head, whole)
-        largest = op.ArgMax(judged, axis=1, keepdims=0) if kind == "index" else self._ranked(judged, target)
-        index = op.Where(op.Less(target, 0), largest, target)
+        if isinstance(fixed, int):
+            index = op.Expand(op.constant([fixed], ir.DataType.INT64), op.Slice(op.Shape(flat), [0], [1]))
+        else:
+            judged = self._judged(flat, output, head, whole)
+            ranked = kind == "rank" and target is not None
+            index = self._ranked(judged, target) if ranked and target else op.ArgMax(judged, axis=1, keepdims=0)
+            index = index if target is None else op.Where(op.Less(target, 0), index, target)
         cotangent = self._one_hot(index, flat)
         if head == "margin":
             if known is not None and all(d == 1 for d in known[1:]):
@@ -236,7 +254,7 @@ class Rewriter:
         if flat is not explained:
             cotangent = op.Reshape(cotangent, op.Shape(explained))
         cotangent.shape = explained.shape
-        return Seed(explained, cotangent, score, index, target.name or TARGET)
+        return Seed(explained, cotangent, score, index, (target.name if target is not None else None) or TARGET)
 
     def _ranked(self, judged: ir.Value, target: ir.Value) -> ir.Value:
         """Index of the (-target)-th largest element per sample; the largest where the target is not negative."""

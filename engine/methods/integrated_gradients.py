@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.method import Run, choose, method
+from onnxplain.engine.method import Plan, Run, choose, method
 from onnxplain.engine.methods.path_family import TOLERANCE, Found, PathMethod, at_least_one, refined, steps_note
 from onnxplain.engine.paths import StraightPath, integrate
 from onnxplain.engine.quadrature import RULES, quadrature
+from onnxplain.engine.shipping.straight import ship_straight
 
 
 class Straight(PathMethod):
@@ -32,6 +33,9 @@ class Straight(PathMethod):
     @property
     def accepted(self) -> float:
         return self.tolerance or TOLERANCE
+
+    def ship(self, plan: Plan) -> None:
+        ship_straight(plan, *quadrature(self.quadrature, self.steps), self.baseline, self.reduction)
 
     def along(self, run: Run, start: dict[str, Array], change: Array) -> Found:
         def integral(samples: Array, steps: int) -> dict[str, Array]:

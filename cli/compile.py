@@ -1,0 +1,94 @@
+"""``onnxplain compile``: a model that answers and explains, as one ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxplain.cli import options as o
+from onnxplain.cli.application import app
+from onnxplain.cli.console import show_json
+from onnxplain.cli.literals import options_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@app.command(name="compile")
+def compile_file(
+    model: o.ModelFile,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the .onnx file.", show_default=False)
+    ],
+    method: Annotated[
+        str, typer.Option("--method", "-m", metavar="NAME", help="A method of 'onnxplain methods'.")
+    ] = "fullgrad",
+    option: o.MethodOption = None,
+    target: Annotated[
+        str,
+        typer.Option("--target", "-t", metavar="CLASS", help="'input': the file takes it; 'argmax', or an index."),
+    ] = "input",
+    weights: Annotated[
+        str,
+        typer.Option("--weights", metavar="WHERE", help="embedded, external (FILE.data) or shared (in MODEL itself)."),
+    ] = "embedded",
+    output: o.Output = None,
+    head: o.Head = None,
+    wrt: o.Wrt = None,
+    layout: o.Layout = None,
+    quantisation: o.Quantisation = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write a model that explains its own answers, for any runtime.
+
+    The file returns the model's outputs and, beside them, 'attribution', and 'saliency' and 'residual' where
+    the method has them. It needs an ONNX runtime and nothing else.
+
+    onnxplain compile net.onnx -m fullgrad -o net.explained.onnx
+    """
+    import onnxplain
+    from onnxplain.cli.explain import axes_of
+    from onnxplain.engine.errors import OptionError
+
+    if out.suffix.lower() != ".onnx":
+        raise OptionError(f"cannot write '{out}': the result is an ONNX file; give a name that ends in .onnx")
+    options = options_of(option or [], [method])[method]
+    how: dict[str, Any] = {} if quantisation is None else {"quantisation": quantisation}
+    explainer = onnxplain.compile(
+        model, method=method, output=output, head=head, wrt=wrt or None, layout=axes_of(layout), **how, **options
+    )
+    fixed = _target(target)
+    explainer.save(out, target=fixed, weights=weights)  # type: ignore[arg-type]
+    facts = describe(explainer.ship(fixed))  # type: ignore[arg-type]
+    size = out.stat().st_size
+    if as_json:
+        show_json({"written": str(out), "bytes": size, "method": method, **facts})
+    elif not quiet:
+        for key in ("inputs", "outputs"):
+            typer.echo(f"{key:8} {', '.join(facts[key])}")
+        typer.echo(f"wrote {out} ({size / 1e6:.1f} MB)" if size >= 1e5 else f"wrote {out} ({size / 1e3:.0f} kB)")
+
+
+def _target(text: str) -> int | str:
+    from onnxplain.engine.errors import TargetError
+
+    if text in ("input", "argmax"):
+        return text
+    if not text.isdecimal():
+        raise TargetError(f"target '{text}' is not understood; give 'input', 'argmax' or an index")
+    return int(text)
+
+
+def describe(model: ir.Model) -> dict[str, list[str]]:
+    """Names and types of what the file takes and returns."""
+
+    def words(values: Any) -> list[str]:
+        return [
+            f"{v.name} {v.dtype.name.lower()}{[str(d) for d in v.shape] if v.shape else ''}".replace("'", "")
+            for v in values
+        ]
+
+    return {"inputs": words(model.graph.inputs), "outputs": words(model.graph.outputs)}

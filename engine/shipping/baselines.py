@@ -1,0 +1,92 @@
+"""Baselines inside a graph: an optional input with a default where it is a constant, nodes where it depends on x."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.method import Plan, Subject
+from onnxplain.engine.places import spatial_axes
+
+BASELINE = "baseline"
+
+
+def shipped_baselines(plan: Plan, spec: Any) -> list[dict[str, ir.Value]]:
+    """Baselines per subject, each in the subject's shape; one dictionary for each of several.
+
+    Args:
+        plan: The graph.
+        spec: As :func:`onnxplain.engine.baselines.make_baselines` takes it; ``blur`` and ``noise`` are made from
+            the sample outside a graph and cannot be shipped.
+
+    Raises:
+        OptionError: Such a baseline, or an array that does not fit.
+    """
+    by_name = spec if isinstance(spec, dict) else {s.name: spec for s in plan.subjects}
+    several = len(plan.subjects) > 1
+    made = {s.name: _of_subject(plan, s, by_name.get(s.name, "zero"), several) for s in plan.subjects}
+    count = max(len(b) for b in made.values())
+    if any(len(b) not in (1, count) for b in made.values()):
+        raise OptionError("the inputs have different numbers of baselines; give each one, or the same number")
+    return [{n: b[i if len(b) > 1 else 0] for n, b in made.items()} for i in range(count)]
+
+
+def _of_subject(plan: Plan, subject: Subject, spec: Any, several: bool) -> list[ir.Value]:
+    listed = isinstance(spec, (list, tuple)) and not all(isinstance(v, (int, float)) for v in spec)
+    specs = list(spec) if listed else [spec]
+    name = f"{BASELINE}/{subject.name}" if several else BASELINE
+    return [_one(plan, subject, one, name if len(specs) == 1 else None) for one in specs]
+
+
+def _one(plan: Plan, subject: Subject, spec: Any, name: str | None) -> ir.Value:
+    op, x = plan.rewriter.op, subject.value
+    if isinstance(spec, str) and spec in ("mean", "minimum", "maximum"):
+        axes = list(spatial_axes(subject.labels).values()) if spec == "mean" else list(range(1, len(subject.labels)))
+        emit = {"mean": op.ReduceMean, "minimum": op.ReduceMin, "maximum": op.ReduceMax}[spec]
+        return _like(plan, emit(x, axes, keepdims=1) if axes else x, x)
+    if isinstance(spec, str) and spec != "zero":
+        raise OptionError(
+            f"the baseline '{spec}' is made outside the graph and cannot be written into a file; give an array, or one "
+            "of zero, mean, minimum, maximum"
+        )
+    array = _fitting(np.asarray(0.0 if isinstance(spec, str) else spec), subject)
+    default = op.constant(array, x.dtype, name) if name else op.constant(array, x.dtype)
+    if name is not None:
+        _make_input(plan, default, name)
+    return _like(plan, default, x)
+
+
+def _fitting(array: np.ndarray[Any, Any], subject: Subject) -> np.ndarray[Any, Any]:
+    """With the subject's number of axes, the first of size one."""
+    count, known = len(subject.labels), dims(subject.value)
+    lead = count - array.ndim
+    array = array.reshape(*[1] * max(lead, 0), *array.shape)
+    fits = array.ndim == count and array.shape[0] == 1
+    if known is not None:
+        fits = fits and all(
+            a in (1, d) or not isinstance(d, int) for a, d in zip(array.shape[1:], known[1:], strict=False)
+        )
+    if not fits:
+        raise OptionError(
+            f"a baseline of shape {array.shape} cannot be stored for '{subject.name}'; give one sample's, without a batch"
+        )
+    return array
+
+
+def _make_input(plan: Plan, default: ir.Value, name: str) -> None:
+    """Let the caller give another one: an input that has the constant as its default."""
+    count = len(default.shape or ())
+    default.shape = ir.Shape([f"{name}_{i}" for i in range(count)])
+    plan.rewriter.graph.inputs.append(default)
+    plan.rewriter.added_inputs.append(default.name or name)
+
+
+def _like(plan: Plan, value: ir.Value, x: ir.Value) -> ir.Value:
+    op = plan.rewriter.op
+    result = op.Expand(value, op.Shape(x))
+    result.shape = x.shape
+    return result
