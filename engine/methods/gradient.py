@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 
 from onnxplain.engine.backward import Lookup, gradients
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.method import Direct, Plan, method
+from onnxplain.engine.method import Plan, method
+from onnxplain.engine.methods.composed import ComposedMethod
 from onnxplain.engine.propagation.balanced import balanced
 
 
-class _GradientBased(Direct):
+class _GradientBased(ComposedMethod):
     """One reverse sweep; the subclass says what becomes of the gradient."""
 
     reduction: str = "sum_abs"
@@ -22,11 +23,13 @@ class _GradientBased(Direct):
         raise NotImplementedError
 
     def rules(self) -> Lookup:
-        """The rules of the sweep."""
+        """The rules of the sweep where no composite names another one."""
         return gradients
 
     def attributions(self, plan: Plan) -> dict[str, ir.Value]:
-        found = plan.gradients(self.rules())
+        self.place_layers(plan)
+        found = plan.gradients(self.rules() if self.entries is None else self.entries.composite(self.rules()))
+        plan.memo["notes"] = self.describe_entries(plan)
         return {s.name: self.attribute(plan.rewriter.op, found[s.name], s.value) for s in plan.subjects}
 
 
@@ -35,6 +38,7 @@ class Gradient(_GradientBased):
     """Gradient of the score with respect to the input.
 
     Args:
+        composite: Other rules at some nodes: a TOML file or entries; see docs/composites.md.
         reduction: Of channels, for the map: ``sum_abs``, ``max_abs``, ``l2`` or ``sum`` (which keeps the sign).
     """
 
@@ -42,6 +46,7 @@ class Gradient(_GradientBased):
     source: ClassVar[str] = "Simonyan et al. 2013, arXiv 1312.6034, section 3"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity", "weak_dependence"})
 
+    composite: Any = None
     reduction: str = "sum_abs"
 
     def attribute(self, op: Builder, gradient: ir.Value, x: ir.Value) -> ir.Value:
@@ -53,6 +58,7 @@ class AbsoluteGradient(_GradientBased):
     """Magnitude of the gradient; the map takes the largest channel, as the original did.
 
     Args:
+        composite: Other rules at some nodes: a TOML file or entries; see docs/composites.md.
         reduction: Of channels, for the map: ``sum_abs``, ``max_abs``, ``l2`` or ``sum`` (which keeps the sign).
     """
 
@@ -60,6 +66,7 @@ class AbsoluteGradient(_GradientBased):
     source: ClassVar[str] = "Simonyan et al. 2013, arXiv 1312.6034, section 3.1"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "weak_dependence"})
 
+    composite: Any = None
     reduction: str = "max_abs"
 
     def attribute(self, op: Builder, gradient: ir.Value, x: ir.Value) -> ir.Value:
@@ -71,6 +78,7 @@ class InputTimesGradient(_GradientBased):
     """Input times gradient; signed, summed over channels for the map.
 
     Args:
+        composite: Other rules at some nodes: a TOML file or entries; see docs/composites.md.
         reduction: Of channels, for the map: ``sum_abs``, ``max_abs``, ``l2`` or ``sum`` (which keeps the sign).
         balanced: Hold gates (softmax, GELU, SiLU) and normalisations' denominators constant and share products
             among their factors on the way back (LibraGrad, arXiv 2411.16760).
@@ -80,6 +88,7 @@ class InputTimesGradient(_GradientBased):
     source: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713; the modified-gradient framework, arXiv 1711.06104"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity"})
 
+    composite: Any = None
     reduction: str = "sum"
     balanced: bool = False
 

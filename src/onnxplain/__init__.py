@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from onnxplain.engine.explanation import Explanation as Explanation
     from onnxplain.engine.loading import Model as Model
     from onnxplain.engine.loading import load as load
+    from onnxplain.engine.propagation.recipes import composite as composite
     from onnxplain.engine.targets import Target as Target
     from onnxplain.engine.targets import Targets as Targets
     from onnxplain.engine.vjp import vjp as vjp
@@ -45,6 +46,7 @@ _WHERE = {
     "Targets": "onnxplain.engine.targets",
     "check": "onnxplain.engine.check",
     "compile": "onnxplain.engine.api",
+    "composite": "onnxplain.engine.propagation.recipes",
     "demo_input": "onnxplain.engine.demo",
     "demo_model": "onnxplain.models",
     "explain": "onnxplain.engine.api",
