@@ -22,8 +22,8 @@ Array = np.ndarray[Any, Any]
 #: Ways to form players; ``grid``, ``patches``, ``axis`` and superpixels take a number after a colon.
 KINDS = ("auto", "features", "places", "grid", "patches", "axis", *SUPERPIXELS)
 
-#: ``auto``: pictures in squares, this many along a side; series and texts by place up to this many, then in stretches.
-AUTO_SQUARES, AUTO_PLACES, AUTO_STRETCHES = 8, 256, 64
+#: ``auto``: pictures in squares, this many along a side, and series in this many stretches.
+AUTO_SQUARES, AUTO_STRETCHES = 8, 32
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def make_players(spec: Any, x: Mapping[str, Array], labels: Mapping[str, Labels]
             ``grid:8`` (that many parts along each side), ``patches:16`` (parts of that many places a side),
             ``axis:1`` (one player per index of that axis; the batch is axis 0), ``slic:50``, ``felzenszwalb:100``
             (superpixels), an array of whole numbers in the shape of the places, of one sample or of the batch,
-            or a dictionary of these by input. ``auto``: features of tables, squares of pictures, places of
-            series and texts.
+            or a dictionary of these by input. ``auto``: features of tables, tokens of texts, squares of pictures,
+            stretches of series (a single step by itself would be a spike that no network was trained on).
         x: The inputs, ``[N, ...]``.
         labels: Their axes.
         auto: What ``auto`` means for pictures, where it is not squares.
@@ -129,7 +129,7 @@ def _owners(spec: Any, x: Array, labels: Labels, auto: str) -> Array:
     kind, number = _parse(spec)
     places = spatial_axes(labels)
     if kind == "auto":
-        kind, number = _automatic(x, places, auto)
+        kind, number = _automatic(x, labels, auto)
     if kind == "features":
         return np.arange(int(np.prod(x.shape[1:]))).reshape(1, *x.shape[1:])
     if kind in SUPERPIXELS:
@@ -148,15 +148,20 @@ def _owners(spec: Any, x: Array, labels: Labels, auto: str) -> Array:
     return _along(x, parts)
 
 
-def _automatic(x: Array, places: Mapping[str, int], auto: str) -> tuple[str, int | None]:
+def _automatic(x: Array, labels: Labels, auto: str) -> tuple[str, int | None]:
+    places = spatial_axes(labels)
     if x.ndim == 2 or not places:
         return "features", None
+    if are_tokens(labels):
+        return "places", None
     if len(places) == 1:
-        length = x.shape[next(iter(places.values()))]
-        return ("places", None) if length <= AUTO_PLACES else ("grid", AUTO_STRETCHES)
-    if auto and len(places) == 2:
-        return _parse(auto)
-    return "grid", AUTO_SQUARES
+        return "grid", AUTO_STRETCHES
+    return _parse(auto) if auto and len(places) == 2 else ("grid", AUTO_SQUARES)
+
+
+def are_tokens(labels: Labels) -> bool:
+    """Whether places stand each for itself, as words do: one axis of places, their features behind it."""
+    return len(labels) == 3 and list(spatial_axes(labels).values()) == [1]
 
 
 def _along(x: Array, parts: Mapping[int, Array]) -> Array:

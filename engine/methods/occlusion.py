@@ -15,6 +15,7 @@ from onnxplain.engine.method import Parts, Run, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets
 from onnxplain.engine.places import Labels, spatial_axes
+from onnxplain.engine.players import are_tokens
 
 #: Window and stride of inputs with places where none is asked for: at most this many, and this share of the axis.
 LARGEST_WINDOW, WINDOW_SHARE = 15, 4
@@ -29,8 +30,8 @@ class Occlusion(Perturbation):
     ``window=1, per_channel=True`` is Occlusion-1: every element by itself.
 
     Args:
-        window: Places of a window along each axis, one number or one per axis; by default single features for
-            rows, and for pictures and series 15, at most a quarter of the axis.
+        window: Places of a window along each axis, one number or one per axis; by default single features of
+            rows and single tokens of texts, and for pictures and series 15, at most a quarter of the axis.
         stride: Places between windows, in the same form; by default half a window. The last window along an
             axis is moved back to end with the axis.
         value: What is put in a window's place: see :mod:`onnxplain.engine.baselines`.
@@ -82,7 +83,8 @@ class Occlusion(Perturbation):
             if axis not in places:
                 choices.append([slice(i, i + 1) for i in range(length)] if self.per_channel else [slice(None)])
                 continue
-            usual = 1 if len(shape) == 2 else max(1, min(LARGEST_WINDOW, length // WINDOW_SHARE))
+            single = len(shape) == 2 or are_tokens(labels)
+            usual = 1 if single else max(1, min(LARGEST_WINDOW, length // WINDOW_SHARE))
             size = min(windows[places.index(axis)] or usual, length)
             step = strides[places.index(axis)] or max(1, size // 2)
             starts = list(range(0, length - size + 1, step))

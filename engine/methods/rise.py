@@ -13,6 +13,7 @@ from onnxplain.engine.method import Parts, Run, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets
 from onnxplain.engine.places import Labels, spatial_axes
+from onnxplain.engine.players import are_tokens
 from onnxplain.engine.upsample import upsampled
 
 
@@ -21,7 +22,7 @@ class RISE(Perturbation):
     """Mean over random masks of score times mask, over the share that masks keep.
 
     A mask is a coarse grid of zeros and ones, enlarged linearly and shifted at random; axes of at most
-    ``cells`` places, and features of tables, are drawn one by one. What a place gets is the expected score
+    ``cells`` places, features of tables and tokens of texts are drawn one by one. What a place gets is the expected score
     where that place is seen, so that values are large everywhere and only their differences tell. All
     channels of a place share its mask, and its value in equal parts. The paper explains a probability:
     ``head="probability"``. Standard errors are those of the mean over masks.
@@ -93,7 +94,7 @@ class RISE(Perturbation):
 def random_mask(rng: np.random.Generator, shape: tuple[int, ...], labels: Labels, cells: int, keep: float) -> Array:
     """One mask in 0..1 for one sample: its places' sizes, and size one along other axes."""
     places = [a - 1 for a in spatial_axes(labels).values()]
-    single = {a for a in places if shape[a] <= cells or len(shape) == 1}
+    single = {a for a in places if shape[a] <= cells or len(shape) == 1 or are_tokens(labels)}
     grid = [1] * len(shape)
     steps = {a: -(-shape[a] // cells) for a in places if a not in single}
     for axis in places:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from tiny_models import example_one, example_two, fullgrad_net, model, node, simple_model
 
 import onnxplain as ox
@@ -51,6 +52,20 @@ def test_windows_of_two_sizes() -> None:
     assert len(set(a[0].round(5))) > 1
     with pytest.raises(OptionError, match="has 1 numbers, and there are 2 axes"):
         ox.explain(proto, x, method="occlusion", window=[4])
+
+
+def test_tokens_go_one_by_one() -> None:
+    """A bag of words: each gets what its own embedding adds."""
+    table = np.random.default_rng(0).normal(size=(9, 5))
+    proto = model(
+        [node("Gather", "table ids", "e"), node("ReduceSum", "e axes", "y", keepdims=0)],
+        {"ids": ["N", 40]}, {"y": ["N"]}, {"table": table, "axes": np.array([1, 2])},
+    )  # fmt: skip
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", 40]))
+    ids = np.random.default_rng(1).integers(0, 9, size=(2, 40))
+    e = ox.explain(proto, ids, method="occlusion")
+    assert e.saliency is not None
+    np.testing.assert_allclose(e.saliency, table[ids].sum(axis=2), atol=1e-4)
 
 
 def naive(x: Array, f: Any, window: int, starts: list[int], value: float, average: bool) -> Array:

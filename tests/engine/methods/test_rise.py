@@ -70,5 +70,7 @@ def test_short_axes_and_tables_are_drawn_place_by_place() -> None:
     rng = np.random.default_rng(0)
     assert set(random_mask(rng, (1, 4, 4), PICTURE, 8, 0.5).flat) == {0.0, 1.0}
     assert set(random_mask(rng, (100,), ("batch", "t"), 8, 0.5).flat) == {0.0, 1.0}
+    tokens = random_mask(rng, (50, 8), ("batch", "t", None), 8, 0.5)
+    assert tokens.shape == (50, 1) and set(tokens.flat) == {0.0, 1.0}
     mixed = random_mask(rng, (1, 4, 100), PICTURE, 8, 0.5)
     assert mixed.shape == (1, 4, 100) and len(set(mixed.flat)) > 10
