@@ -6,6 +6,8 @@ preferred; run-time shape arithmetic is emitted only where two sizes are open an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -103,3 +105,9 @@ def pad_axis(op: Builder, value: ir.Value, axis: int, before: int, after: int) -
     if before == after == 0:
         return value
     return op.Pad(value, [before, after], None, [axis])
+
+
+def total_per_sample(op: Builder, values: Sequence[ir.Value]) -> ir.Value:
+    """Sum over all elements of each sample, over all values: ``[N]``."""
+    sums = [op.ReduceSum(op.Flatten(v, axis=1), [1], keepdims=0) for v in values]
+    return sums[0] if len(sums) == 1 else op.Sum(*sums)

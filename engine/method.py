@@ -57,6 +57,7 @@ class Plan:
         subjects: What is attributed to.
         adjoints: The reverse sweep, once a method asked for gradients.
         names: Graph output per key.
+        values: Value per key.
         memo: What `build` wants `reduce` to know about this graph.
         output_name: The explained output; None for the model's first float one.
         fed: Graph inputs that the method added, each with the subject whose shape it takes: zeros on the first
@@ -71,9 +72,11 @@ class Plan:
     memo: dict[str, Any] = field(default_factory=dict)
     output_name: str | None = None
     fed: dict[str, str] = field(default_factory=dict)
+    values: dict[str, ir.Value] = field(default_factory=dict)
 
     def output(self, key: str, value: ir.Value, shape: Any = None) -> None:
         """Return ``value`` from the graph; the method finds it under ``key``."""
+        self.values[key] = value
         self.names[key] = self.rewriter.add_output(key, value, shape)
 
     def gradients(self, lookup: Lookup = gradients) -> dict[str, ir.Value]:

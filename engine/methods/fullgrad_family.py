@@ -19,6 +19,7 @@ from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual, TermInfo, Terms
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.layout import total_per_sample
 from onnxplain.engine.method import Method, Parts, Plan, Run, choose
 from onnxplain.engine.places import spatial_axes
 from onnxplain.engine.propagation.balanced import balanced, balanced_biases
@@ -149,6 +150,14 @@ class FullGradient(Method):
         if self.term_maps:
             for i, t in enumerate(terms):
                 plan.output(f"bias_map/{i}", t.product(op), t.adjoint.shape)
+
+    def ship(self, plan: Plan) -> None:
+        super().ship(plan)
+        if "full_completeness" in self.axioms:
+            parts = [plan.values[f"attribution/{s.name}"] for s in plan.subjects]
+            parts += [plan.values["bias_terms"]] if "bias_terms" in plan.values else []
+            op = plan.rewriter.op
+            plan.output("residual", op.Sub(plan.seed.score, total_per_sample(op, parts)), ("N",))
 
     def _draw(self, plan: Plan, terms: list[Term], products: dict[str, ir.Value]) -> set[int]:
         """Emit the map; which terms are part of it is the result."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
@@ -27,15 +26,8 @@ ATTRIBUTION, SALIENCY, RESIDUAL = "attribution", "saliency", "residual"
 _SHORT = "e"
 
 
-@dataclass
 class ShippedPlan(Plan):
-    """A plan whose outputs are only noted; the shipment picks those that the file returns.
-
-    Attributes:
-        values: Value per key.
-    """
-
-    values: dict[str, ir.Value] = field(default_factory=dict)
+    """A plan whose outputs are only noted; the shipment picks those that the file returns."""
 
     def output(self, key: str, value: ir.Value, shape: Any = None) -> None:
         if shape is not None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.replay import replay
-from onnxplain.engine.layout import zeros_like
+from onnxplain.engine.layout import total_per_sample, zeros_like
 from onnxplain.engine.method import Plan, deliver
 from onnxplain.engine.shipping.baselines import shipped_baselines
 from onnxplain.engine.shipping.loop import Here, between, sum_over_points
@@ -30,7 +30,9 @@ def ship_straight(plan: Plan, alphas: Any, weights: Any, baseline: Any, reductio
     scores = [score_at(plan, start) for start in starts]
     attributions = {s.name: mean(op, [f[s.name] for f in found]) for s in plan.subjects}
     plan.output(
-        "residual", op.Sub(op.Sub(plan.seed.score, mean(op, scores)), total(op, list(attributions.values()))), ("N",)
+        "residual",
+        op.Sub(op.Sub(plan.seed.score, mean(op, scores)), total_per_sample(op, list(attributions.values()))),
+        ("N",),
     )
     deliver(plan, attributions, reduction)
 
@@ -77,9 +79,3 @@ def mean(op: Builder, values: list[ir.Value]) -> ir.Value:
     result = op.Mul(op.Sum(*values), 1.0 / len(values))
     result.shape = values[0].shape
     return result
-
-
-def total(op: Builder, values: list[ir.Value]) -> ir.Value:
-    """Sum over all elements of each sample, over all values: ``[N]``."""
-    sums = [op.ReduceSum(op.Flatten(v, axis=1), [1], keepdims=0) for v in values]
-    return sums[0] if len(sums) == 1 else op.Sum(*sums)
