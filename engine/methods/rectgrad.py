@@ -12,7 +12,7 @@ from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.method import method
 from onnxplain.engine.methods.rectified import RectifiedMethod
 from onnxplain.engine.propagation.composite import Composite
-from onnxplain.engine.propagation.rectified import rectified
+from onnxplain.engine.propagation.rectified import proportional_pooling, rectified, without_borders
 
 
 @method("rectgrad")
@@ -26,6 +26,10 @@ class RectGrad(RectifiedMethod):
         percentile: tau is this percentile of ``y dy`` over each layer, sample by sample.
         tau: A constant threshold in place of the percentile.
         magnitude: Compare ``|y dy|``, so that strong negative signals pass as well.
+        padding_trick: Before a convolution that keeps the size, drop the outermost cells of the signal, as the
+            authors' code does against what padding makes of them.
+        proportional: Max pooling hands back to each element by its share of the window's sum, in the place of
+            all to the largest (the authors' PRR).
         reduction: Of channels, for the map: ``sum_abs``, ``max_abs``, ``l2`` or ``sum`` (which keeps the sign).
     """
 
@@ -34,6 +38,8 @@ class RectGrad(RectifiedMethod):
     percentile: float = 98.0
     tau: float | None = None
     magnitude: bool = False
+    padding_trick: bool = False
+    proportional: bool = False
     reduction: str = "sum"
 
     def __post_init__(self) -> None:
@@ -44,7 +50,10 @@ class RectGrad(RectifiedMethod):
             raise OptionError(f"tau={self.tau} is not possible; give a finite number, or None for the percentile")
 
     def rules(self) -> Composite:
-        return rectified(self.percentile if self.tau is None else None, self.tau or 0.0, self.magnitude)
+        found = rectified(self.percentile if self.tau is None else None, self.tau or 0.0, self.magnitude)
+        further = [without_borders()] if self.padding_trick else []
+        further += [proportional_pooling()] if self.proportional else []
+        return Composite([*found.overrides, *further])
 
     def attribute(self, op: Builder, signal: ir.Value, x: ir.Value) -> ir.Value:
         return op.Mul(signal, x)

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.backward import Adjoints
+from onnxplain.engine.backward import Adjoints, gradients
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.forms import indicator, step
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
-from onnxplain.engine.propagation.composite import Composite
+from onnxplain.engine.propagation.composite import Composite, Predicate, everywhere
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import Contribution, GradientRule, Table, only
+from onnxplain.engine.rules.windows import spatial, window_of
 
 #: Activations that these methods leave to the plain gradient; the result says so.
 SMOOTH = frozenset({"Sigmoid", "Tanh", "Gelu", "Erf", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Softplus", "Mish"})
@@ -102,6 +103,69 @@ def _percentile(op: Builder, x: ir.Value, rank: int, percentile: float) -> ir.Va
         k = op.Add(op.Cast(op.Round(op.Mul(op.Sub(count, 1.0), share)), to=ir.DataType.INT64.value), 1)
     largest, _ = op.emit("TopK", [flat, k], outputs=2, axis=1, sorted=0)
     return op.Reshape(op.ReduceMin(largest, [1], keepdims=1), [-1] + [1] * (rank - 1))
+
+
+# ----- what the authors' code adds ------------------------------------------------------------------------
+
+
+def without_borders() -> tuple[Predicate, Table[GradientRule]]:
+    """Before a convolution that keeps the size, the outermost cells of what comes back count as zero.
+
+    Padding makes them large for no reason of the picture's; the authors of RectGrad drop them.
+    """
+
+    def rule(op: Builder, node: Primal, dy: ir.Value) -> Sequence[Contribution]:
+        spatial = list(range(2, node.rank()))
+        inner = op.Slice(dy, [1] * len(spatial), [-1] * len(spatial), spatial)
+        ones = [0, 0, *[1] * len(spatial)]
+        cleared = op.Pad(inner, [*ones, *ones])
+        cleared.shape = node.y.shape
+        plain = gradients(node, op.opset)
+        assert plain is not None
+        return plain.rule(op, node, cleared)
+
+    table: Table[GradientRule] = Table("without borders")
+    table.add(rule, "Conv")
+    return keeps_size, table
+
+
+def keeps_size(node: Primal) -> bool:
+    """A padded convolution of stride 1 whose result is as large as its operand; not where nothing would be left."""
+    if node.domain != "" or node.op_type != "Conv":
+        return False
+    win = window_of(node)
+    whole = [b + e == reach - 1 for b, e, reach in zip(win.begin, win.end, win.extents, strict=True)]
+    small = any(isinstance(size, int) and size < 3 for size in spatial(node.y, win.rank))
+    return any(win.pads) and all(whole) and all(s == 1 for s in win.strides) and not small
+
+
+def proportional_pooling() -> tuple[Predicate, Table[GradientRule]]:
+    """Max pooling hands back by share: each element of a window gets ``dy`` times it over the window's sum."""
+
+    def rule(op: Builder, node: Primal, dy: ir.Value, *_: ir.Value | None) -> Sequence[Contribution]:
+        names = ("kernel_shape", "strides", "pads", "dilations", "ceil_mode")
+        attributes = {n: node.attribute(n) for n in names}
+        if any(d != 1 for d in attributes["dilations"] or ()):
+            raise node.unsupported("its windows are dilated", "use proportional=False")
+        attributes.pop("dilations")
+        copy = ir.node("AveragePool", [node.x()], attributes={k: v for k, v in attributes.items() if v is not None})
+        op.graph.append(copy)
+        copy.name = op.unique_name(f"{node.name}/average")
+        average = copy.outputs[0]
+        average.name, average.type, average.shape = op.unique_name(f"{copy.name}:0"), node.y.type, node.y.shape
+        share = op.Div(dy, op.Add(average, 1e-10))
+        share.shape = node.y.shape
+        pooled = Primal(copy, {node.x()})
+        plain = gradients(pooled, op.opset)
+        assert plain is not None
+        (back,) = plain.rule(op, pooled, share)
+        spread = back() if callable(back) else back
+        assert isinstance(spread, ir.Value)
+        return only(node, op.Mul(node.x(), spread))
+
+    table: Table[GradientRule] = Table("proportional pooling")
+    table.add(rule, "MaxPool")
+    return everywhere, table
 
 
 def describe_rectifiers(adjoints: Adjoints, method: str) -> list[str]:

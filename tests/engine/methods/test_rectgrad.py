@@ -109,3 +109,60 @@ def test_sizes_known_at_run_time_alone() -> None:
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         ox.explain(net(), X, method="rectgrad", **options)
+
+
+# ----- the authors' further options, on a small convolutional net ---------------------------------------
+
+K, M = RNG.normal(size=(2, 1, 3, 3)), RNG.normal(size=(2 * 3 * 3, 2))
+PICTURES = RNG.normal(size=(3, 1, 6, 6)).astype(np.float32)
+
+
+def pictures_net() -> Any:
+    return model(
+        [
+            node("Conv", "x k", "z", pads=[1, 1, 1, 1]),
+            node("Relu", "z", "a"),
+            node("MaxPool", "a", "p", kernel_shape=[2, 2], strides=[2, 2]),
+            node("Flatten", "p", "f"),
+            node("MatMul", "f m", "y"),
+        ],
+        {"x": ["N", 1, 6, 6]},
+        {"y": ["N", 2]},
+        {"k": K, "m": M},
+    )
+
+
+def naive_pictures(x: Array, target: int, tau: float, padding_trick: bool, proportional: bool) -> Array:
+    padded = np.pad(x[0], 1)
+    z = np.array([[[(padded[i : i + 3, j : j + 3] * k[0]).sum() for j in range(6)] for i in range(6)] for k in K])
+    a = np.maximum(z, 0)
+    signal = M[:, target].reshape(2, 3, 3)
+    back = np.zeros_like(a)
+    for c, i, j in np.ndindex(2, 3, 3):
+        window = a[c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        share = window / window.sum() if window.any() else 0 * window
+        if not proportional:
+            share = np.zeros_like(window)
+            share[np.unravel_index(window.argmax(), window.shape)] = 1
+        back[c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = share * signal[c, i, j]
+    dz = np.where(a * back > tau, back, 0)
+    if padding_trick:
+        inner = dz[:, 1:-1, 1:-1].copy()
+        dz[:] = 0
+        dz[:, 1:-1, 1:-1] = inner
+    dx = np.zeros((8, 8))
+    for c, i, j in np.ndindex(2, 6, 6):
+        dx[i : i + 3, j : j + 3] += dz[c, i, j] * K[c, 0]
+    return np.asarray(x * dx[1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("padding_trick", [False, True])
+@pytest.mark.parametrize("proportional", [False, True])
+def test_padding_trick_and_proportional_pooling(padding_trick: bool, proportional: bool) -> None:
+    options = {"padding_trick": padding_trick, "proportional": proportional}
+    found = ox.explain(pictures_net(), PICTURES, method="rectgrad", target=1, tau=0.05, **options).attributions["x"]
+    expected = np.array([naive_pictures(x.astype(np.float64), 1, 0.05, **options) for x in PICTURES])
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    plain = ox.explain(pictures_net(), PICTURES, method="rectgrad", target=1, tau=0.05).attributions["x"]
+    assert (np.abs(found - plain).max() > 0.01) == (padding_trick or proportional)
