@@ -44,7 +44,7 @@ class Draws(FixedPath):
         self.rows: dict[str, Array] = {}
         self.own = False
         if not self.kind:
-            self.rows, self.own = _rows(background, run)
+            self.rows, self.own = background_rows(background, run)
 
     def ends(self, numbers: Array, samples: Array) -> tuple[dict[str, Array], dict[str, Array], Array]:
         """References and (noisy) inputs per subject, ``[S, G, ...]`` float64, and alphas ``[S, G]``."""
@@ -83,8 +83,16 @@ def between(low: Mapping[str, Array], high: Mapping[str, Array], alphas: Array) 
     return {n: a + alphas.reshape(*alphas.shape, *[1] * (a.ndim - 2)) * (high[n] - a) for n, a in low.items()}
 
 
-def _rows(background: Any, run: Run) -> tuple[dict[str, Array], bool]:
-    """Arrays to draw rows from, and whether each sample has its own."""
+def background_rows(background: Any, run: Run) -> tuple[dict[str, Array], bool]:
+    """Arrays of references, one a row, and whether each sample has its own (``[B, N, ...]`` and not ``[B, ...]``).
+
+    Args:
+        background: See :class:`Draws`, but for what is drawn without data.
+        run: The call.
+
+    Raises:
+        OptionError: A file that cannot be read, or rows that do not fit.
+    """
     if isinstance(background, str) and FilePath(background).suffix.lower() in (".npy", ".npz"):
         background = _read(FilePath(background), list(run.x))
     given = background if isinstance(background, Mapping) else dict.fromkeys(run.x, background)

@@ -22,7 +22,7 @@ that no multiplier can carry: such a node is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -175,11 +175,11 @@ def moving_values(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[
     return moving
 
 
-def leading_to(nodes: Sequence[ir.Node], value: ir.Value) -> list[ir.Node]:
-    """The nodes that a value is computed by, in topological order."""
+def leading_to(nodes: Sequence[ir.Node], value: ir.Value, sources: Container[ir.Value] = ()) -> list[ir.Node]:
+    """The nodes that a value is computed by from the sources, in topological order."""
     needed, found = {value}, []
     for node in reversed(nodes):
-        if any(y in needed for y in node.outputs):
+        if any(y in needed and y not in sources for y in node.outputs):
             needed.update(operands(node))
             found.append(node)
     return found[::-1]

@@ -7,6 +7,7 @@ model is exported as single steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -134,6 +135,34 @@ def log_of_sum(op: Builder, node: Primal) -> ir.Value:
     return op.Log(_reduce(op, node, "ReduceSum", node.x()))
 
 
+def _power_and_root(op: Builder, node: Primal) -> tuple[ir.Value, Callable[[ir.Value], ir.Value]]:
+    """|x|^p, and what takes the p-th root of sums of it."""
+    x, p = node.x(0), int(node.attribute("p", 2))
+    if p == 2:
+        return _like(op.Mul(x, x), x), op.Sqrt
+    magnitude = _like(op.Abs(x), x)
+    if p == 1:
+        return magnitude, op.Identity
+    powers = [op.constant(float(e), x.dtype) for e in (p, 1 / p)]
+    return _like(op.Pow(magnitude, powers[0]), x), lambda total: op.Pow(total, powers[1])
+
+
+def pooled_length(op: Builder, node: Primal) -> ir.Value:
+    """The p-th root of the sum of |x|^p over each window."""
+    value, root = _power_and_root(op, node)
+    attributes = {name: node.attribute(name) for name in ("kernel_shape", "strides", "pads", "ceil_mode")}
+    if attributes["ceil_mode"] or any(d != 1 for d in node.attribute("dilations") or ()):
+        raise node.unsupported("ceil_mode or dilations", "explain a tensor behind it")
+    mean = _like(op.AveragePool(value, count_include_pad=1, **attributes), node.y)
+    return root(_like(op.Mul(mean, float(math.prod(node.attribute("kernel_shape")))), node.y))
+
+
+def global_length(op: Builder, node: Primal) -> ir.Value:
+    """The same over all places."""
+    value, root = _power_and_root(op, node)
+    return root(_like(op.ReduceSum(value, list(range(2, node.rank())), keepdims=1), node.y))
+
+
 # ----- normalisations ---------------------------------------------------------------------------------
 
 
@@ -208,6 +237,8 @@ DEFINITIONS: dict[str, Definition] = {
     "ReduceL1": sum_of_magnitudes,
     "ReduceL2": length,
     "ReduceLogSum": log_of_sum,
+    "LpPool": pooled_length,
+    "GlobalLpPool": global_length,
     "LayerNormalization": layer_normalization,
     "RMSNormalization": rms_normalization,
     "InstanceNormalization": instance_normalization,
