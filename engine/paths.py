@@ -89,6 +89,9 @@ class FixedPath:
 class StraightPath(FixedPath):
     """``x' + alpha (x - x')`` at the points of a quadrature; the moves are ``weight (x - x')``.
 
+    The points are made in the input's own type, operation by operation as a graph makes them, so that a shipped
+    file visits the very same ones: next to a kink the last bit decides.
+
     Args:
         x: Array per subject, ``[N, ...]``.
         baseline: In the same shapes.
@@ -103,11 +106,11 @@ class StraightPath(FixedPath):
     def points(self, numbers: Array, samples: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         places, moves = {}, {}
         for name, x in self.x.items():
-            low = self.baseline[name][samples].astype(np.float64)
+            low = self.baseline[name][samples].astype(x.dtype)
             way = x[samples] - low
             over = (-1, *[1] * x.ndim)
-            places[name] = low + self.alphas[numbers].reshape(over) * way
-            moves[name] = self.weights[numbers].reshape(over) * way
+            places[name] = low + self.alphas[numbers].astype(x.dtype).reshape(over) * way
+            moves[name] = self.weights[numbers].reshape(over) * way.astype(np.float64)
         return places, moves
 
 

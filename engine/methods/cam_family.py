@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -35,7 +36,13 @@ def only_subject(plan: Plan) -> Subject:
 
 
 class ClassActivationMap(Method):
-    """Attributions are those of the layer: weight times activation, before channels are summed."""
+    """Attributions are those of the layer: weight times activation, before channels are summed.
+
+    Where the layer is a sequence of tokens, they stand on its grid of places, the class token left out.
+    """
+
+    #: Whether the weights come from the gradient at the layer.
+    differentiates: ClassVar[bool] = True
 
     layer: str = ""
     sign: str = "signed"
@@ -60,12 +67,14 @@ class ClassActivationMap(Method):
         subject = only_subject(plan)
         layer = choose_layer(plan.rewriter, subject.value, subject.labels, plan.seed.explained, self.layer)
         op = plan.rewriter.op
-        plan.adjoints = plan.rewriter.backward(plan.seed, [layer.value])
-        gradient = plan.adjoints.of[layer.value]
-        product = self.weigh(op, layer.value, gradient, layer.places)
-        product.shape = layer.value.shape
+        a = g = layer.unfolded(op, layer.value)
+        if self.differentiates:
+            plan.adjoints = plan.rewriter.backward(plan.seed, [layer.value])
+            g = layer.unfolded(op, plan.adjoints.of[layer.value])
+        product = self.weigh(op, a, g, layer.places)
+        product.shape = a.shape
         plan.memo.update(layer=layer.value.name, reason=layer.reason)
-        plan.output("layer", product, layer.value.shape)
+        plan.output("layer", product, a.shape)
         self._draw(plan, layer, product)
 
     def _draw(self, plan: Plan, layer: Layer, product: ir.Value) -> None:
@@ -73,10 +82,14 @@ class ClassActivationMap(Method):
         subject = plan.subjects[0]
         drawing = op.ReduceSum(product, layer.channels, keepdims=0) if layer.channels else product
         total = MapSum(op, subject.value, subject.labels, self.align_corners)
-        total.add(op.Relu(drawing) if self.relu else drawing, layer.value, layer.labels)
+        total.add(op.Relu(drawing) if self.relu else drawing, product, layer.labels)
         result = total.finish()
         assert result is not None
         plan.output("map", result, None)
+
+    def ship(self, plan: Plan) -> None:
+        super().ship(plan)
+        plan.output(f"attribution/{plan.memo['layer']}", plan.values["layer"], plan.values["layer"].shape)
 
     def reduce(self, run: Run) -> Parts:
         attributions = {run.memo["layer"]: run.outputs["layer"]}
