@@ -33,7 +33,7 @@ class SmoothGrad(_NoisyGradient):
 
     summary: ClassVar[str] = "gradient averaged over noisy copies of the input"
     source: ClassVar[str] = "Smilkov et al. 2017, arXiv 1706.03825, section 3"
-    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "linearity"})
+    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity"})
 
     draws: int = 25
     spread: float = 0.15
@@ -59,7 +59,7 @@ class SmoothGradSquared(_NoisyGradient):
 
     summary: ClassVar[str] = "squared gradient averaged over noisy copies of the input"
     source: ClassVar[str] = "Hooker et al. 2019, arXiv 1806.10758, section 4"
-    axioms: ClassVar[frozenset[str]] = frozenset({"dummy"})
+    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance"})
 
     draws: int = 25
     spread: float = 0.15
