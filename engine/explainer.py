@@ -184,7 +184,7 @@ class CompiledExplainer:
     def _plan(self, rewriter: Rewriter, slot: Slot, subjects: list[Subject]) -> Plan:
         output = slot.output or self.output
         seed = rewriter.seed(output, self.head, slot.kind, slot.whole)
-        plan = Plan(rewriter, seed, subjects, output_name=output)
+        plan = Plan(rewriter, seed, subjects, output_name=output, head=self.head)
         if rewriter.is_inner(rewriter.output_value(output)):
             plan.output(EXPLAINED, seed.explained)
         self.method.build(plan)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from onnxplain.engine.explanation import Array
+from onnxplain.engine.landscape import Packing
 from onnxplain.engine.method import Run
 from onnxplain.engine.paths import Stretch, visit
 
@@ -33,29 +34,23 @@ class GuidedPath:
     def __init__(
         self, x: Mapping[str, Array], baseline: Mapping[str, Array], steps: int, fraction: float, max_dist: float
     ) -> None:
-        self.names = list(x)
-        self.shapes = [x[n].shape[1:] for n in x]
-        self.end, self.start = self._joined(x), self._joined(baseline)
+        self.packing = Packing(x)
+        self.end, self.start = self.packing.join(x), self.packing.join(baseline)
         self.steps, self.fraction, self.max_dist = steps, fraction, max_dist
-
-    def _joined(self, arrays: Mapping[str, Array]) -> Array:
-        return np.concatenate([np.asarray(arrays[n], np.float64).reshape(len(arrays[n]), -1) for n in self.names], 1)
 
     def _split(self, flat: Array) -> dict[str, Array]:
         """Per subject ``[1, G, ...]``: one step."""
-        ends = np.cumsum([int(np.prod(s)) for s in self.shapes])
-        parts = np.split(flat, ends[:-1], axis=1)
-        return {n: p.reshape(1, len(flat), *s) for n, s, p in zip(self.names, self.shapes, parts, strict=True)}
+        return {n: a[None] for n, a in self.packing.split(flat).items()}
 
     def travel(self, run: Run, samples: Array) -> Iterator[Stretch]:
         """Step by step, the samples side by side."""
         x, low = self.end[samples], self.start[samples]
         z = low.copy()
-        keys = ["score", *(f"gradient/{n}" for n in self.names)]
+        keys = ["score", *(f"gradient/{n}" for n in run.x)]
         for step in range(self.steps):
             found = visit(run, self._split(z), samples, keys)
-            gradients = {n: found[f"gradient/{n}"] for n in self.names}
-            size = np.abs(self._joined({n: g[0] for n, g in gradients.items()}))
+            gradients = {n: found[f"gradient/{n}"] for n in run.x}
+            size = np.abs(self.packing.join({n: g[0] for n, g in gradients.items()}))
             after = self._step(z, size, x, low, (step + 1) / self.steps)
             yield Stretch(slice(None), self._split(after - z), gradients, found["score"].reshape(1, -1))
             z = after

@@ -60,6 +60,7 @@ class Plan:
         values: Value per key.
         memo: What `build` wants `reduce` to know about this graph.
         output_name: The explained output; None for the model's first float one.
+        head: What is explained of it: see :mod:`onnxplain.engine.heads`.
         fed: Graph inputs that the method added, each with the subject whose shape it takes: zeros on the first
             run, and what `Run.evaluate` is given for it later.
     """
@@ -71,6 +72,7 @@ class Plan:
     names: dict[str, str] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict)
     output_name: str | None = None
+    head: str = "logit"
     fed: dict[str, str] = field(default_factory=dict)
     values: dict[str, ir.Value] = field(default_factory=dict)
 
