@@ -150,10 +150,13 @@ def _default(field: Any) -> Any:
 def operators() -> list[dict[str, Any]]:
     """All operators that are known, as data: domain, name, and what is known of each.
 
-    ``gradient`` is ``rule``, ``body`` where the standard's function body is differentiated instead, or ``zero``
-    where the derivative is zero everywhere it exists; ``bias`` says whether full-gradient terms are defined.
+    ``gradient`` is ``rule``, ``body`` where the standard's function body is differentiated instead, ``rewritten``
+    where a pass writes the operator in simpler ones, or ``zero`` where the derivative is zero everywhere it
+    exists; ``bias`` says whether full-gradient terms are defined.
     """
     from onnxplain.engine.graph.passes.expand_functions import EXPANDED
+    from onnxplain.engine.graph.passes.recurrent_cells import CELLS
+    from onnxplain.engine.graph.passes.resolve_sequences import HANDLERS
 
     load_rules()
     found = {key: {"gradient": "rule", "bias": False, "remedy": ""} for key in GRADIENT.operators()}
@@ -161,6 +164,7 @@ def operators() -> list[dict[str, Any]]:
         if key in found:
             found[key]["bias"] = True
     found |= {key: {"gradient": "body", "bias": True, "remedy": ""} for key in EXPANDED}
+    found |= {("", name): {"gradient": "rewritten", "bias": True, "remedy": ""} for name in (*CELLS, *HANDLERS)}
     for key, flat in FLAT.items():
         found[key] = {"gradient": "zero", "bias": False, "remedy": flat.remedy}
     return [

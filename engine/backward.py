@@ -21,7 +21,7 @@ from onnxplain.engine.graph.builder import PREFIX, Builder, schema_of
 from onnxplain.engine.graph.captures import operands, subgraphs
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON, known_operators
-from onnxplain.engine.graph.shapes import is_float
+from onnxplain.engine.graph.shapes import FLOATS, is_container, is_float
 from onnxplain.engine.rules import load_rules
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import FLAT, GRADIENT, Entry, GradientRule, Zero
@@ -171,8 +171,11 @@ _FLOWS = {"If": _through_branches, "Scan": _through_steps(0), "Loop": _through_s
 def carries_adjoint(value: ir.Value, node: ir.Node) -> bool:
     """Floats do; so do the integers between QuantizeLinear and DequantizeLinear (straight-through).
 
-    A value of unknown type does as well: its node then needs a rule, and is refused where it has none.
+    A value of unknown type does as well, and so does a sequence or optional of floats: its node then needs a
+    rule, and is refused where it has none.
     """
+    if is_container(value):
+        return value.dtype is None or value.dtype in FLOATS
     unknown = value.type is None or value.dtype in (None, ir.DataType.UNDEFINED)
     return unknown or is_float(value) or (node.op_type == "QuantizeLinear" and node.domain == "")
 

@@ -30,6 +30,7 @@ from onnxplain.engine.graph.passes.loop_states import LoopStatesPass
 from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
 from onnxplain.engine.graph.passes.remove_dropout import RefuseTrainingPass, RemoveDropoutPass
 from onnxplain.engine.graph.passes.remove_identity import OwnOutputsPass, RemoveIdentityPass
+from onnxplain.engine.graph.passes.resolve_sequences import DeclareSequencesPass, ResolveSequencesPass
 from onnxplain.engine.graph.passes.split_fused import SplitFusedPass
 from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
 
@@ -58,12 +59,15 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         RemoveIdentityPass(),
         common.RemoveUnusedNodesPass(),
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
+        DeclareSequencesPass(),
         CastLikePass(),
         FoldConstantsPass(),
         InlineIfPass(),
+        ResolveSequencesPass(),
         LowerRecurrentPass(),
         LoopStatesPass(),
         ExplicitPadsPass(),
+        DeclareSequencesPass(),
         OwnOutputsPass(),
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),

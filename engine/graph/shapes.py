@@ -21,6 +21,11 @@ def is_float(value: ir.Value) -> bool:
     return isinstance(value.type, ir.TensorType) and value.type.dtype in FLOATS
 
 
+def is_container(value: ir.Value | None) -> bool:
+    """Whether the value is a sequence or an optional."""
+    return value is not None and isinstance(value.type, (ir.SequenceType, ir.OptionalType))
+
+
 def dims(value: ir.Value) -> Dims | None:
     """Sizes of the value, or None where not even the rank is known."""
     if value.const_value is not None:

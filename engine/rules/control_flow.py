@@ -23,8 +23,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.passes.fused.table import REASON
 from onnxplain.engine.graph.passes.loop_states import CHANGES
-from onnxplain.engine.graph.shapes import dims, set_dims
+from onnxplain.engine.graph.shapes import dims, is_container, set_dims
 from onnxplain.engine.layout import zeros_like
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import Bias, Contribution, bias, gradient
@@ -43,6 +44,18 @@ from onnxplain.engine.subgraphs import (
 
 def _graph(node: Primal, name: str = "body") -> ir.Graph:
     return node.ir.attributes[name].as_graph()
+
+
+def _check_tensors(node: Primal) -> None:
+    """Sequences that could not be resolved into tensors have no adjoint of one shape."""
+    for value in (*node.inputs, *node.outputs):
+        if value is not None and node.is_active(value) and is_container(value):
+            raise node.unsupported(
+                *node.ir.meta.get(
+                    REASON,
+                    (f"it reads or gives the sequence or optional '{value.name}'", "use tensors in its place"),
+                )
+            )
 
 
 def _captured(node: Primal) -> list[tuple[int, ir.Value]]:
@@ -67,6 +80,7 @@ def _biases(op: Builder, pairs: Sequence[tuple[int, ir.Value, ir.Value]]) -> lis
 @gradient("If")
 def if_rule(op: Builder, node: Primal, *dy: ir.Value | None) -> Sequence[Contribution]:
     """dx = If(condition)(adjoint of the branch that was taken); nothing for the condition."""
+    _check_tensors(node)
     wanted = _captured(node)
     values = [x for _, x in wanted]
     branches = {}
@@ -155,6 +169,7 @@ def _taped(op: Builder, node: Primal, body: ir.Graph, values: Sequence[ir.Value]
 @gradient("Scan", since=9)
 def scan(op: Builder, node: Primal, *dy: ir.Value | None) -> Sequence[Contribution]:
     """dx = the steps' adjoints in the opposite order, each recomputed from the state it began with."""
+    _check_tensors(node)
     form, stem = _Scan(node), f"{node.name}/adjoint"
     body, active, scanned = form.body, form.active_states(), form.active_scanned()
     captured = [x for _, x in _captured(node)]
@@ -291,6 +306,7 @@ def _initial_tangents(op: Builder, node: Primal, places: Sequence[int]) -> list[
 def loop(op: Builder, node: Primal, *dy: ir.Value | None) -> Sequence[Contribution]:
     """dx = the trips' adjoints in the opposite order, each recomputed from the state it began with."""
     body, stem = _graph(node), f"{node.name}/adjoint"
+    _check_tensors(node)
     _check_states(node, body)
     count = len(node.ir.inputs) - 2
     active = [i for i in range(count) if node.is_active(body.inputs[2 + i])]

@@ -16,6 +16,7 @@ from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import ZERO, Bias, Contribution, bias, gradient, no_gradient
 
 no_gradient("Shape", "Size", "ConstantOfShape", "NonZero", "EyeLike", reported=False)
+no_gradient("SequenceLength", "OptionalHasElement", reported=False)
 no_gradient("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", reported=False)
 no_gradient(
     *("Bernoulli", "Multinomial"),

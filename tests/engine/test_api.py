@@ -13,6 +13,8 @@ import onnxplain as ox
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import jsonable
 from onnxplain.engine.graph.passes.expand_functions import EXPANDED
+from onnxplain.engine.graph.passes.recurrent_cells import CELLS
+from onnxplain.engine.graph.passes.resolve_sequences import HANDLERS
 from onnxplain.engine.rules.table import FLAT, GRADIENT
 
 
@@ -46,10 +48,14 @@ def test_operators_are_plain_data() -> None:
     found = ox.operators()
     names = [(o["domain"], o["operator"]) for o in found]
     assert len(set(names)) == len(names)
-    assert set(names) == {(d or "ai.onnx", n) for d, n in (*GRADIENT.operators(), *FLAT, *EXPANDED)}
+    assert set(names) == {
+        (d or "ai.onnx", n)
+        for d, n in (*GRADIENT.operators(), *FLAT, *EXPANDED, *(("", n) for n in (*CELLS, *HANDLERS)))
+    }
     by_name = {o["operator"]: o for o in found if o["domain"] == "ai.onnx"}
     assert by_name["Conv"] == {"domain": "ai.onnx", "operator": "Conv", "gradient": "rule", "bias": True, "remedy": ""}
     assert by_name["Attention"]["gradient"] == "body"
+    assert by_name["LSTM"]["gradient"] == by_name["SequenceAt"]["gradient"] == "rewritten"
     assert by_name["Round"]["gradient"] == "zero"
     assert by_name["Round"]["remedy"]
     assert by_name["Shape"] == {

@@ -35,8 +35,7 @@ def to_float32(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _narrow(graph: onnx.GraphProto) -> None:
     double, single = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
     for info in (*graph.input, *graph.output, *graph.value_info):
-        if info.type.tensor_type.elem_type == double:
-            info.type.tensor_type.elem_type = single
+        _narrow_type(info.type)
     for tensor in graph.initializer:
         _narrow_tensor(tensor)
     for node in graph.node:
@@ -45,8 +44,20 @@ def _narrow(graph: onnx.GraphProto) -> None:
                 _narrow(attribute.g)
             elif attribute.type == onnx.AttributeProto.TENSOR:
                 _narrow_tensor(attribute.t)
-            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == double:
+            elif attribute.name in ("to", "dtype") and attribute.i == double:
                 attribute.i = single
+            elif attribute.type == onnx.AttributeProto.TYPE_PROTO:
+                _narrow_type(attribute.tp)
+
+
+def _narrow_type(kind: onnx.TypeProto) -> None:
+    which = kind.WhichOneof("value")
+    if which == "tensor_type" and kind.tensor_type.elem_type == onnx.TensorProto.DOUBLE:
+        kind.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    elif which == "sequence_type":
+        _narrow_type(kind.sequence_type.elem_type)
+    elif which == "optional_type":
+        _narrow_type(kind.optional_type.elem_type)
 
 
 def _narrow_tensor(tensor: onnx.TensorProto) -> None:
