@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError, SessionError
 from onnxplain.engine.explanation import Array, Residual, TermInfo, Terms
+from onnxplain.engine.layout import total_per_sample
 from onnxplain.engine.method import Parts, Plan, Run, choose, method
 from onnxplain.engine.methods.composed import ComposedMethod
 from onnxplain.engine.propagation.catalogue import Kind
@@ -60,7 +61,7 @@ class LayerwiseRelevance(ComposedMethod):
         "Bach et al. 2015, doi 10.1371/journal.pone.0130140; Ancona et al. 2018, arXiv 1711.06104; "
         "Achtibat et al. 2024, arXiv 2402.05602"
     )
-    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "full_completeness"})
+    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "full_completeness", "linearity"})
     carries: ClassVar[Kind] = "relevance"
 
     mode: str = "layerwise"
@@ -146,6 +147,21 @@ class LayerwiseRelevance(ComposedMethod):
             op = plan.rewriter.op
             plan.output("absorbed", op.Concat(*[t.total(op) for t in terms], axis=1), ("N", len(terms)))
 
+    def ship(self, plan: Plan) -> None:
+        super().ship(plan)
+        if "terms" not in plan.memo:
+            return
+        op = plan.rewriter.op
+        parts = [plan.values[f"attribution/{s.name}"] for s in plan.subjects]
+        parts += [plan.values["absorbed"]] if "absorbed" in plan.values else []
+        arrived = total_per_sample(op, parts)
+        begun = op.Add(op.Mul(plan.seed.score, 0.0), 1.0) if self._begins_with_one else plan.seed.score
+        plan.output("residual", op.Sub(begun, arrived), ("N",))
+
+    @property
+    def _begins_with_one(self) -> bool:
+        return self.mode == "layerwise" and self.start == "one"
+
     # ----- result ---------------------------------------------------------------------------------
 
     def reduce(self, run: Run) -> Parts:
@@ -161,7 +177,7 @@ class LayerwiseRelevance(ComposedMethod):
         arrived = sum(a.reshape(len(a), -1).sum(axis=1, dtype=np.float64) for a in parts.attributions.values())
         biases = run.outputs.get("absorbed", np.zeros((len(run.score), 0))).astype(np.float64)
         parts.terms = Terms(np.asarray(arrived), biases, info)
-        begun = np.ones_like(run.score) if self.mode == "layerwise" and self.start == "one" else run.score
+        begun = np.ones_like(run.score) if self._begins_with_one else run.score
         absolute = begun - parts.terms.total
         size = sum(np.abs(a).reshape(len(a), -1).sum(axis=1, dtype=np.float64) for a in parts.attributions.values())
         size = np.maximum(np.asarray(size), parts.terms.magnitude)
@@ -178,8 +194,13 @@ def _remarks(terms: Terms, begun: Array, size: Array) -> list[str]:
     share = np.max(np.abs(terms.explicit) / scale, initial=0.0)
     if share > 0.95:
         notes.append(f"biases absorb relevance of {share:.0%} of what began; bias='ignore' leaves them out")
-    elif share > TOLERANCE:
+    elif share > 0.01:
         notes.append(f"biases absorb relevance of up to {share:.0%} of what began")
+    kept = np.max(np.abs(terms.implicit) / scale, initial=0.0)
+    if kept > 0.01:
+        notes.append(
+            f"non-linearities, and results without contributions, keep relevance of up to {kept:.0%} of what began"
+        )
     growth = np.max(size / scale, initial=0.0)
     if growth > LARGEST_GROWTH:
         notes.append(
