@@ -64,7 +64,8 @@ class ScoreCAM(Method):
         where = spatial_axes(layer.labels)
         order = [where[name] for name in spatial_axes(subject.labels)]
         plan.memo.update(layer=layer.value.name, reason=layer.reason, places=order)
-        plan.output("layer", layer.value, layer.value.shape)
+        value = layer.unfolded(plan.rewriter.op, layer.value)
+        plan.output("layer", value, value.shape)
 
     def reduce(self, run: Run) -> Parts:
         sets = baseline_sets(self.baseline, run)

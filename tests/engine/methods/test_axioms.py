@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from tiny_models import example_one, example_two, fullgrad_net, model, node
+from transformers import vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
@@ -192,20 +193,28 @@ def test_checks_can_fail(method: str, axiom: str) -> None:
 def nets() -> dict[str, tuple[onnx.ModelProto, Array]]:
     proto, x = fullgrad_net()
     pictures = np.concatenate([x, -x, x * 0.5 + 0.3, x[:, :, ::-1]])
-    return {"pictures": (proto, pictures), "rows": (mlp(), X[:4].astype(np.float32))}
+    return {
+        "pictures": (proto, pictures),
+        "rows": (mlp(), X[:4].astype(np.float32)),
+        "patches": vision_transformer(blocks=1),
+    }
 
 
 def pairs() -> list[tuple[str, str]]:
-    """Methods and nets; those that draw feature maps refuse rows."""
+    """Methods and nets; those that draw feature maps refuse rows, and those for attention take transformers alone."""
     found = []
     for method in METHODS:
+        takes = []
         for net, (proto, _) in nets().items():
+            if net == "patches" and "pictures" in takes:
+                continue
             try:
                 ox.compile(proto, method=method, threads=1)
             except OptionError:
-                assert net == "rows", f"{method} has to take the small convolutional net"
                 continue
-            found.append((method, net))
+            takes.append(net)
+        assert {"pictures", "patches"} & set(takes), f"{method} has to take pictures, or patches of them"
+        found += [(method, net) for net in takes]
     return found
 
 
@@ -242,9 +251,9 @@ def test_chunks_change_nothing(method: str, net: str) -> None:
     assert_same(cut, whole, slice(None))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_same_seed_gives_the_same_bytes(method: str) -> None:
-    proto, x = nets()["pictures"]
+@pytest.mark.parametrize(("method", "net"), [pair for pair in pairs() if pair[1] != "rows"])
+def test_the_same_seed_gives_the_same_bytes(method: str, net: str) -> None:
+    proto, x = nets()[net]
     first, second = (ox.explain(proto, x, method=method, seed=5, threads=1) for _ in range(2))
     for name, array in first.attributions.items():
         assert array.tobytes() == second.attributions[name].tobytes()

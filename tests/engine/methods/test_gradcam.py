@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 from tiny_models import fullgrad_net, model, node
+from transformers import attention_block, vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import InputError, OptionError
@@ -179,3 +182,62 @@ def test_series() -> None:
     e = ox.explain(proto, RNG.normal(size=(2, 1, 8)).astype(np.float32), method="gradcam", target=1, relu=False)
     assert e.saliency is not None and e.saliency.shape == (2, 8)
     np.testing.assert_allclose(e.saliency.sum(axis=1), e.score, rtol=1e-5, atol=1e-6)
+
+
+# ----- tokens -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("readout", "layer", "words"),
+    [
+        ("class", "b1_n1", "1 token without a place left out"),
+        ("mean", "norm", "1 token without a place left out"),
+        ("patches", "only", "the answer reads the places"),
+    ],
+)
+def test_layer_of_a_vision_transformer(readout: str, layer: str, words: str) -> None:
+    """Behind the last attention a class token reads no patch: the layer in front of it is taken."""
+    proto, x = vision_transformer(readout=readout)
+    for method in FAMILY:
+        e = ox.explain(proto, x, method=method, target=1, relu=False)
+        assert list(e.attributions) == [layer] and words in e.notes[0]
+        assert e.attributions[layer].shape == (2, 3, 4, 8)
+        assert e.saliency is not None and e.saliency.shape == (2, 6, 8) and np.abs(e.saliency).max() > 1e-4
+    rows = ox.vjp(proto, {"x": x}, {"y": np.tile(np.array([[0, 1, 0]], np.float32), (2, 1))}, wrt=[layer])[layer]
+    found = ox.explain(proto, x, method="hirescam", target=1, relu=False).attributions[layer]
+    patches = rows if readout == "patches" else rows[:, 1:]
+    activations = run(proto, layer, x) if readout == "patches" else run(proto, layer, x)[:, 1:]
+    np.testing.assert_allclose(found.reshape(2, 12, 8), patches * activations, rtol=1e-3, atol=1e-5)
+
+
+def run(proto: onnx.ModelProto, name: str, x: Array) -> Array:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    copy.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return np.asarray(ReferenceEvaluator(copy).run([name], {"x": x})[0])
+
+
+def test_mean_of_patches_sums_to_the_logit() -> None:
+    """Mean pooling and one linear layer, on tokens: the map is a class activation map."""
+    proto, x = vision_transformer(readout="patches")
+    offset = next(onnx.numpy_helper.to_array(i) for i in proto.graph.initializer if i.name == "offset")
+    for method in ("gradcam", "hirescam", "xgradcam"):
+        e = ox.explain(proto, x, method=method, target=2, relu=False)
+        np.testing.assert_allclose(e.attributions["only"].sum(axis=(1, 2, 3)), e.score - offset[2], rtol=1e-4)
+
+
+def test_layers_of_tokens_by_name() -> None:
+    proto, x = vision_transformer()
+    for name, shape in (("patches", (2, 8, 3, 4)), ("z1", (2, 3, 4, 8)), ("b0_v", (2, 2, 3, 4, 4))):
+        e = ox.explain(proto, x, method="gradcam", target=1, layer=name)
+        assert e.attributions[name].shape == shape
+    with pytest.raises(OptionError, match="has not the input's places"):
+        ox.explain(proto, x, method="gradcam", layer="b0_attention")
+
+
+def test_tokens_of_a_text() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    e = ox.explain(attention_block(), x, method="gradcam", target=1, layout="channels_last", relu=False)
+    offset = next(onnx.numpy_helper.to_array(i) for i in attention_block().graph.initializer if i.name == "offset")
+    assert list(e.attributions) == ["z"] and e.saliency is not None
+    np.testing.assert_allclose(e.saliency.sum(axis=1), e.score - offset[1], rtol=1e-4)
