@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.method import Run
@@ -54,7 +55,7 @@ class Draws(FixedPath):
         high = {n: np.empty((*shape, *x.shape[1:])) for n, x in self.x.items()}
         for s, draw in enumerate(numbers):
             for g, sample in enumerate(samples):
-                rng = np.random.default_rng([self.seed, int(sample), int(draw)])
+                rng = generator(self.seed, draw)
                 alphas[s, g] = rng.random()
                 row = int(rng.integers(len(next(iter(self.rows.values()))))) if self.rows else 0
                 for name, x in self.x.items():

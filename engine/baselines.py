@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.gaussian import blurred
 from onnxplain.engine.places import Labels, spatial_axes
@@ -32,7 +33,7 @@ def make_baselines(spec: Any, x: Array, labels: Labels, *, seed: int = 0) -> lis
             number; an array for one sample or for the whole batch; a list of any of these.
         x: ``[N, ...]``.
         labels: Axes of ``x``.
-        seed: For noise; draws are keyed by (sample, draw), so batches and chunks change nothing.
+        seed: For noise; the same draws for every sample, so that batches and chunks change nothing.
 
     Raises:
         OptionError: Unknown kind, or an array that does not fit.
@@ -72,11 +73,10 @@ def _named(kind: str, count: str, x: Array, labels: Labels, seed: int) -> list[A
 
 
 def _noise(x: Array, seed: int, draw: int) -> Array:
-    rows = []
-    for sample, row in enumerate(x):
-        rng = np.random.default_rng([seed, sample, draw])
-        rows.append(rng.uniform(row.min(), row.max(), size=row.shape))
-    return np.stack(rows).astype(x.dtype)
+    share = generator(seed, draw).random(x.shape[1:])
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    low, high = (f(flat, axis=1).reshape(-1, *[1] * (x.ndim - 1)) for f in (np.min, np.max))
+    return np.asarray(low + share * (high - low)).astype(x.dtype)
 
 
 def _blur(x: Array, axes: Sequence[int]) -> Array:

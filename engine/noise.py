@@ -1,7 +1,7 @@
 """Noisy copies of an input, in blocks that fit into memory.
 
-A draw is keyed by (seed, sample, draw, input), so neither the size of a batch nor how it is cut changes
-one; its width follows each sample's own range, so no sample's noise depends on its neighbours.
+A draw is the same for every sample (see :mod:`onnxplain.engine.draws`); its width follows each sample's own
+range, so no sample's noise depends on its neighbours.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.engine.draws import generator
+
 Array = np.ndarray[Any, Any]
 
 
 def widths(x: Array, spread: float) -> Array:
     """Standard deviation of the noise per sample, ``[N]``: ``spread * (max - min)`` of the sample."""
     flat = x.reshape(len(x), -1)
-    return np.asarray(spread * (flat.max(axis=1) - flat.min(axis=1)), dtype=np.float64)
+    return np.asarray((flat.max(axis=1) - flat.min(axis=1)) * flat.dtype.type(spread))
 
 
 def noisy_blocks(
@@ -46,6 +48,11 @@ def noisy_blocks(
         yield noisy_copies(x, deviation, samples, turns, seed), samples
 
 
+def standard_noise(shape: tuple[int, ...], dtype: Any, seed: int, draw: int, index: int = 0) -> Array:
+    """Normal noise of unit width: one draw for one input (the ``index``-th), for every sample."""
+    return generator(seed, draw, index).standard_normal(shape).astype(dtype)
+
+
 def noisy_copies(
     x: Mapping[str, Array], deviation: Mapping[str, Array], samples: Array, turns: Array, seed: int
 ) -> dict[str, Array]:
@@ -60,12 +67,10 @@ def noisy_copies(
     """
     copies = {}
     for index, (name, array) in enumerate(x.items()):
-        rows = []
-        for sample, turn in zip(samples, turns, strict=True):
-            rng = np.random.default_rng([seed, int(sample), int(turn), index])
-            noise = rng.standard_normal(array.shape[1:]) * deviation[name][sample]
-            rows.append((array[sample] + noise).astype(array.dtype))
-        copies[name] = np.stack(rows)
+        drawn = {int(t): standard_noise(array.shape[1:], array.dtype, seed, int(t), index) for t in np.unique(turns)}
+        # In the input's own type, operation by operation as a graph does it: see `onnxplain.engine.paths`.
+        width = deviation[name].astype(array.dtype)
+        copies[name] = np.stack([array[s] + drawn[int(t)] * width[s] for s, t in zip(samples, turns, strict=True)])
     return copies
 
 

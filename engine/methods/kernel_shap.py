@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import Game
@@ -21,6 +22,9 @@ TOLERANCE = 1e-4
 
 #: Coalitions per sample where none are asked for: this many, and two per player.
 USUAL_DRAWS = 2048
+
+#: Bytes of a sample's regression past which it is refused: it would take hours where it fits into memory at all.
+LARGEST_PROBLEM = 1 << 30
 
 
 @method("kernel_shap")
@@ -60,7 +64,7 @@ class KernelSHAP(Perturbation):
         players = make_players(self.players, run.x, run.labels)
         game = Game(run, players, baseline_sets(self.baseline, run))
         empty = game.nobody()
-        plans = [self._plan(run.seed, n, int(count)) for n, count in enumerate(players.counts)]
+        plans = [self._plan(run.seed, int(count)) for count in players.counts]
         turns = np.array([len(coalitions) for coalitions, _ in plans])
         scores = game.values(turns, lambda sample, turn: np.asarray(plans[sample][0][turn]))
         change = run.score - empty
@@ -74,24 +78,28 @@ class KernelSHAP(Perturbation):
         notes = [f"{players.describe()}, " + ("all coalitions: exact" if whole else f"{turns.max()} coalitions")]
         return self.parts(run, attributions, residual=residual, baseline_score=empty, notes=notes)
 
-    def _plan(self, seed: int, sample: int, count: int) -> tuple[Array, Array]:
+    def _plan(self, seed: int, count: int) -> tuple[Array, Array]:
         draws = USUAL_DRAWS + 2 * count if self.draws is None else self.draws
         if draws < 2 * count and draws < 2**count - 2:
             raise OptionError(
                 f"draws={draws} are too few for {count} players: the regression has no single answer; "
                 f"give at least {2 * count}, or fewer players, such as players='grid:4'"
             )
-        return coalition_plan(count, draws, seed, sample)
+        if 8 * draws * count > LARGEST_PROBLEM:
+            raise OptionError(
+                f"{count} players with {draws} coalitions make a regression of {8e-9 * draws * count:.0f} GB; "
+                "give fewer players, such as players='grid:8' or 'slic:50'"
+            )
+        return coalition_plan(count, draws, seed)
 
 
-def coalition_plan(count: int, draws: int, seed: int, sample: int) -> tuple[Array, Array]:
+def coalition_plan(count: int, draws: int, seed: int) -> tuple[Array, Array]:
     """Which coalitions are evaluated, and their weights in the regression.
 
     Args:
         count: Number of players.
         draws: Coalitions at most.
-        seed: Of random coalitions, drawn by (seed, sample, draw).
-        sample: The sample's place in the batch.
+        seed: Of random coalitions.
 
     Returns:
         bool ``[M, players]`` and float64 ``[M]``; neither the full nor the empty coalition is among them.
@@ -117,20 +125,20 @@ def coalition_plan(count: int, draws: int, seed: int, sample: int) -> tuple[Arra
         left -= many
         sizes.pop(0)
     if sizes and left > 0:
-        drawn, times = _drawn(count, sizes, np.array([mass[s] for s in sizes]), left, seed, sample)
+        drawn, times = _drawn(count, sizes, np.array([mass[s] for s in sizes]), left, seed)
         rows += drawn
         weights += list(times * (sum(mass[s] for s in sizes) / times.sum()))
     return np.array(rows, dtype=bool).reshape(-1, count), np.array(weights, dtype=np.float64)
 
 
-def _drawn(count: int, sizes: list[int], mass: Array, draws: int, seed: int, sample: int) -> tuple[list[Array], Array]:
+def _drawn(count: int, sizes: list[int], mass: Array, draws: int, seed: int) -> tuple[list[Array], Array]:
     """Random coalitions in pairs of complements, each once, and how often each was drawn."""
     found: dict[bytes, list[Any]] = {}
     # A coalition drawn again costs no forward pass, so that draws go on until enough are different, within reason.
     for draw in range(4 * draws):
         if len(found) + 2 > draws:
             break
-        rng = np.random.default_rng([seed, sample, draw])
+        rng = generator(seed, draw)
         size = int(rng.choice(sizes, p=mass / mass.sum()))
         row = np.zeros(count, dtype=bool)
         row[rng.permutation(count)[:size]] = True

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.extras import optional
@@ -62,7 +63,7 @@ class LIME(Perturbation):
         linear_model = optional("sklearn.linear_model", "lime's ridge regression", "choose method='kernel_shap'")
         players = make_players(self.players, run.x, run.labels, auto="slic")
         game = Game(run, players, baseline_sets(self.baseline, run))
-        draws = [self._draws(run.seed, n, int(count)) for n, count in enumerate(players.counts)]
+        draws = [self._draws(run.seed, int(count)) for count in players.counts]
         scores = game.values(self.draws, lambda sample, turn: np.asarray(draws[sample][turn + 1]))
         values, fits = [], []
         for n, present in enumerate(draws):
@@ -76,10 +77,10 @@ class LIME(Perturbation):
         notes = [f"{players.describe()}, {self.draws} draws; R^2 of the linear model {shown}"]
         return self.parts(run, players.spread(values, run.x), notes=notes)
 
-    def _draws(self, seed: int, sample: int, count: int) -> Array:
+    def _draws(self, seed: int, count: int) -> Array:
         """bool ``[1 + draws, players]``: everybody, then each with probability one half."""
         rows = [np.ones(count, dtype=bool)]
-        rows += [np.random.default_rng([seed, sample, draw]).random(count) < 0.5 for draw in range(self.draws)]
+        rows += [generator(seed, draw).random(count) < 0.5 for draw in range(self.draws)]
         return np.stack(rows)
 
     def weights(self, present: Array) -> Array:

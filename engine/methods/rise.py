@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import score_blocks
@@ -56,13 +57,13 @@ class RISE(Perturbation):
         sets = baseline_sets(self.baseline, run)
         if len(sets) != 1:
             raise OptionError(f"baseline={self.baseline!r} stands for {len(sets)} baselines; give one")
-        sums = {n: np.zeros((2, len(run.score), *self._mask(run, n, 0, 0).shape)) for n in run.x}
+        sums = {n: np.zeros((2, len(run.score), *self._mask(run, n, 0).shape)) for n in run.x}
         waiting: dict[tuple[str, int, int], Array] = {}  # the masks of the block that is being scored
 
         def change(point: dict[str, Array], sample: int, turn: int) -> None:
             for name, array in point.items():
                 low = sets[0][name][sample]
-                mask = waiting[name, sample, turn] = self._mask(run, name, sample, turn)
+                mask = waiting[name, sample, turn] = self._mask(run, name, turn)
                 array[...] = low + mask * (array - low)
 
         for samples, turns, scores in score_blocks(run, self.draws, change):
@@ -86,8 +87,8 @@ class RISE(Perturbation):
             run, attributions, errors if self.draws > 1 else None, signed=False, notes=[f"{self.draws} masks"]
         )
 
-    def _mask(self, run: Run, name: str, sample: int, turn: int) -> Array:
-        rng = np.random.default_rng([run.seed, sample, turn, list(run.x).index(name)])
+    def _mask(self, run: Run, name: str, turn: int) -> Array:
+        rng = generator(run.seed, turn, list(run.x).index(name))
         return random_mask(rng, run.x[name].shape[1:], run.labels[name], self.cells, self.keep)
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import Game
@@ -58,10 +59,10 @@ class ShapleySampling(Perturbation):
                 f"antithetic=True pairs orders, and permutations={self.permutations} is odd; give an even number"
             )
 
-    def order(self, seed: int, sample: int, turn: int, count: int) -> Array:
+    def order(self, seed: int, turn: int, count: int) -> Array:
         """Who leaves first, second, ... in one order."""
         draw, reverse = divmod(turn, 2) if self.antithetic else (turn, 0)
-        found = np.random.default_rng([seed, sample, draw]).permutation(count)
+        found = generator(seed, draw).permutation(count)
         return found[::-1] if reverse else found
 
     def reduce(self, run: Run) -> Parts:
@@ -84,7 +85,7 @@ class ShapleySampling(Perturbation):
         """Per sample ``[permutations, players]``: the drop of the score as each player leaves."""
         counts = game.players.counts
         orders = [
-            np.stack([self.order(run.seed, n, turn, int(count)) for turn in range(self.permutations)])
+            np.stack([self.order(run.seed, turn, int(count)) for turn in range(self.permutations)])
             for n, count in enumerate(counts)
         ]
         between = np.maximum(counts - 1, 0)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.method import Method, create, method
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.method import Method, Plan, create, method
 from onnxplain.engine.methods.noisy import NoisyInput
+from onnxplain.engine.shipping.noise import ship_noisy_gradient
 
 
 class _NoisyGradient(NoisyInput):
@@ -19,6 +22,13 @@ class _NoisyGradient(NoisyInput):
 
     def base(self) -> Method:
         return create("gradient", {"reduction": self.reduction})
+
+    def emit(self, op: Builder, mean: ir.Value, variance: ir.Value) -> ir.Value:
+        """What `combine` computes, as nodes."""
+        raise NotImplementedError
+
+    def ship(self, plan: Plan) -> None:
+        ship_noisy_gradient(plan, self.draws, self.spread, self.emit, self.reduction)
 
 
 @method("smoothgrad")
@@ -46,6 +56,9 @@ class SmoothGrad(_NoisyGradient):
     def combine(self, mean: Array, variance: Array) -> Array:
         return mean
 
+    def emit(self, op: Builder, mean: ir.Value, variance: ir.Value) -> ir.Value:
+        return mean
+
 
 @method("smoothgrad_squared")
 class SmoothGradSquared(_NoisyGradient):
@@ -67,6 +80,9 @@ class SmoothGradSquared(_NoisyGradient):
 
     def combine(self, mean: Array, variance: Array) -> Array:
         return np.asarray(mean**2 + variance)
+
+    def emit(self, op: Builder, mean: ir.Value, variance: ir.Value) -> ir.Value:
+        return op.Add(op.Mul(mean, mean), variance)
 
 
 @method("vargrad")
@@ -95,3 +111,6 @@ class VarGrad(_NoisyGradient):
 
     def combine(self, mean: Array, variance: Array) -> Array:
         return variance * (self.draws / (self.draws - 1)) if self.unbiased else variance
+
+    def emit(self, op: Builder, mean: ir.Value, variance: ir.Value) -> ir.Value:
+        return op.Mul(variance, self.draws / (self.draws - 1)) if self.unbiased else variance

@@ -37,7 +37,7 @@ def contributions(sample: int, draws: int, seed: int, background: np.ndarray[Any
     parts = []
     x = X[sample].astype(float)
     for k in range(draws):
-        rng = np.random.default_rng([seed, sample, k])
+        rng = np.random.default_rng([seed, k])
         alpha, row = rng.random(), rng.integers(len(background))
         r = background[row]
         high = x + (rng.standard_normal(4) * spread * np.ptp(x) if spread else 0.0)

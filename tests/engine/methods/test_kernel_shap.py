@@ -12,6 +12,7 @@ import pytest
 from tiny_models import model, node
 
 import onnxplain as ox
+from onnxplain.engine.errors import OptionError
 from onnxplain.engine.methods.kernel_shap import coalition_plan, solve
 
 Array = np.ndarray[Any, Any]
@@ -85,7 +86,7 @@ def test_sampled_coalitions_come_near_and_sum_exactly() -> None:
 
 @pytest.mark.parametrize(("count", "draws"), [(2, 10), (5, 1000), (8, 60), (8, 100), (9, 200), (30, 100), (64, 300)])
 def test_plan(count: int, draws: int) -> None:
-    rows, weights = coalition_plan(count, draws, seed=0, sample=0)
+    rows, weights = coalition_plan(count, draws, seed=0)
     assert len(rows) == len(weights) <= draws
     assert len({row.tobytes() for row in rows}) == len(rows), "each coalition once"
     sizes = rows.sum(axis=1)
@@ -102,7 +103,7 @@ def test_more_draws_take_more_sizes_whole() -> None:
     """8 players: 16, 56, 112, 70 coalitions of sizes 1, 2, 3, 4 and their complements."""
     counts = {}
     for draws in (40, 160, 254):
-        rows, _ = coalition_plan(8, draws, 0, 0)
+        rows, _ = coalition_plan(8, draws, 0)
         sizes = np.minimum(rows.sum(axis=1), 8 - rows.sum(axis=1))
         counts[draws] = [int((sizes == s).sum()) for s in range(1, 5)]
     # Size 1 holds 44 % of the kernel's mass: 40 draws would see 17 of its 16. Size 2 holds 46 % of what is left.
@@ -119,3 +120,11 @@ def test_solution_keeps_the_sum_whatever_the_game() -> None:
     rng = np.random.default_rng(0)
     found = solve(rng.random((3, 6)) < 0.5, np.ones(3), rng.normal(size=3), 2.5)
     assert found.sum() == pytest.approx(2.5, abs=1e-12)
+
+
+def test_more_players_than_a_regression_takes() -> None:
+    """Every element of a photograph: refused before anything is allocated."""
+    proto = model([node("ReduceMean", "x axes", "y", keepdims=0)], {"x": ["N", 3, 224, 224]}, {"y": ["N"]},
+                  {"axes": np.array([1, 2, 3])})  # fmt: skip
+    with pytest.raises(OptionError, match="150528 players with 303104 coalitions make a regression of 365 GB"):
+        ox.explain(proto, np.ones((1, 3, 224, 224), np.float32), method="kernel_shap", players="features")

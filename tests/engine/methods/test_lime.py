@@ -38,7 +38,7 @@ def test_against_the_normal_equations(alpha: float, width: float) -> None:
     e = ox.explain(proto, X, method="lime", draws=60, alpha=alpha, kernel_width=width, seed=5)
     fits = []
     for n in range(2):
-        z = np.stack([np.ones(4)] + [np.random.default_rng([5, n, k]).random(4) < 0.5 for k in range(60)]).astype(float)
+        z = np.stack([np.ones(4)] + [np.random.default_rng([5, k]).random(4) < 0.5 for k in range(60)]).astype(float)
         y = (np.tanh((z * X[n]) @ w) @ v)[:, 0]
         norms = np.linalg.norm(z, axis=1) * 2.0
         cosine = np.divide(z.sum(axis=1), norms, out=np.zeros(61), where=norms > 0)

@@ -36,7 +36,7 @@ def test_the_masks_themselves(baseline: float) -> None:
     gains = np.zeros((2, 30, 4, 4))
     for n in range(2):
         for k in range(30):
-            mask = random_mask(np.random.default_rng([3, n, k, 0]), (1, 4, 4), PICTURE, 2, 0.3)[0]
+            mask = random_mask(np.random.default_rng([3, k, 0]), (1, 4, 4), PICTURE, 2, 0.3)[0]
             point = baseline + mask * (batch[n : n + 1] - baseline)
             gains[n, k] = scores(point.astype(np.float32), target=1).score[0] * mask / 0.3
     e = ox.explain(proto, batch, method="rise", draws=30, cells=2, keep=0.3, baseline=baseline, seed=3, target=1)

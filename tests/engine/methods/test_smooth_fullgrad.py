@@ -40,7 +40,7 @@ def test_against_a_loop(sign: str) -> None:
     for n in range(len(x)):
         width = 0.2 * (x[n].max() - x[n].min())
         copies = np.stack(
-            [x[n] + width * np.random.default_rng([7, n, k, 0]).standard_normal(x[n].shape) for k in range(4)]
+            [x[n] + width * np.random.default_rng([7, k, 0]).standard_normal(x[n].shape) for k in range(4)]
         ).astype(np.float32)
         single = ox.explain(proto, copies, method="fullgrad", target=1, term_maps=True)
         assert single.terms is not None

@@ -26,7 +26,7 @@ def copies(x: Array, draws: int, spread: float, seed: int) -> Array:
     found = []
     for k in range(draws):
         rows = [
-            row + spread * np.ptp(row) * np.random.default_rng([seed, n, k, 0]).standard_normal(row.shape)
+            row + spread * np.ptp(row) * np.random.default_rng([seed, k, 0]).standard_normal(row.shape)
             for n, row in enumerate(x)
         ]
         found.append(np.stack(rows).astype(np.float32))

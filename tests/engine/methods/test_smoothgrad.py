@@ -44,7 +44,7 @@ def test_the_draws_themselves(seed: int) -> None:
     options: dict[str, Any] = {"draws": 7, "spread": 0.2, "seed": seed}
     noise = np.stack(
         [
-            [np.random.default_rng([seed, n, k, 0]).standard_normal(3) * 0.2 * np.ptp(X[n]) for k in range(7)]
+            [np.random.default_rng([seed, k, 0]).standard_normal(3) * 0.2 * np.ptp(X[n]) for k in range(7)]
             for n in range(2)
         ]
     )

@@ -1,0 +1,95 @@
+"""Noisy copies inside a graph: the draws are stored, so that the file gives the same numbers everywhere.
+
+A draw is the same for every sample and its width follows the sample's range, exactly as outside the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.layout import zeros_like
+from onnxplain.engine.method import Plan, Subject, deliver
+from onnxplain.engine.noise import standard_noise
+from onnxplain.engine.shipping.loop import Here, sum_over_points
+
+#: Stored draws above this many bytes are refused: a file of that size helps nobody.
+MOST_BYTES = 1 << 30
+
+
+def ship_noisy_gradient(
+    plan: Plan,
+    draws: int,
+    spread: float,
+    combine: Callable[[Builder, ir.Value, ir.Value], ir.Value],
+    reduction: str,
+    seed: int = 0,
+) -> None:
+    """Emit mean and variance of the gradient over noisy copies, and what a method makes of them.
+
+    Args:
+        plan: The graph.
+        draws, spread: As for :func:`onnxplain.engine.noise.noisy_blocks`.
+        combine: Emits the attribution from mean and (biased) variance.
+        reduction: Of channels, for the map.
+        seed: Of the draws.
+
+    Raises:
+        OptionError: The input's sizes are open, or the draws would take more than a gigabyte.
+    """
+    op = plan.rewriter.op
+    tables = {s.name: _stored(plan, s, draws, seed, i) for i, s in enumerate(plan.subjects)}
+    widths = {s.name: _width(op, s.value, spread) for s in plan.subjects}
+    clean = plan.gradients()
+
+    def at(inner: Builder, turn: ir.Value) -> dict[str, ir.Value]:
+        points = {}
+        for subject in plan.subjects:
+            noise = inner.Mul(inner.Gather(tables[subject.name], turn, axis=0), widths[subject.name])
+            points[subject.name] = inner.Add(subject.value, noise)
+            points[subject.name].shape = subject.value.shape
+        return points
+
+    def gather(here: Here) -> list[ir.Value]:
+        # Deviations from the clean gradient, so that a variance is no difference of two large means.
+        moved = [here.op.Sub(here.gradients[s.name], clean[s.name]) for s in plan.subjects]
+        return [*moved, *(here.op.Mul(m, m) for m in moved)]
+
+    zeros = [zeros_like(op, s.value) for s in plan.subjects] * 2
+    for zero, subject in zip(zeros, [*plan.subjects] * 2, strict=True):
+        zero.shape = subject.value.shape
+    sums = [op.Mul(s, 1.0 / draws) for s in sum_over_points(plan, draws, at, gather, zeros)]
+    count = len(plan.subjects)
+    found = {}
+    for subject, shift, square in zip(plan.subjects, sums[:count], sums[count:], strict=True):
+        variance = op.Relu(op.Sub(square, op.Mul(shift, shift)))
+        found[subject.name] = combine(op, op.Add(clean[subject.name], shift), variance)
+    deliver(plan, found, reduction)
+
+
+def _width(op: Builder, x: ir.Value, spread: float) -> ir.Value:
+    """Standard deviation per sample, in x's number of axes."""
+    axes = list(range(1, len(dims(x) or ())))
+    return op.Mul(op.Sub(op.ReduceMax(x, axes, keepdims=1), op.ReduceMin(x, axes, keepdims=1)), spread)
+
+
+def _stored(plan: Plan, subject: Subject, draws: int, seed: int, index: int) -> ir.Value:
+    known = dims(subject.value)
+    sizes = [d for d in (known or ())[1:] if isinstance(d, int)]
+    if known is None or len(sizes) != len(known) - 1:
+        raise OptionError(
+            f"the draws are stored in the file, and the sizes of '{subject.name}' are open; give the model's input fixed "
+            "sizes first (the batch may stay open)"
+        )
+    kind = (subject.value.dtype or ir.DataType.FLOAT).numpy()
+    size = draws * int(np.prod(sizes)) * kind.itemsize
+    if size > MOST_BYTES:
+        raise OptionError(f"draws={draws} would take {size / 1e9:.1f} GB in the file; give fewer")
+    table: Any = np.stack([standard_noise(tuple(sizes), kind, seed, k, index) for k in range(draws)])
+    return plan.rewriter.op.constant(table, subject.value.dtype)
