@@ -53,6 +53,7 @@ def flow(
     radius: Array,
     goal: Array,
     steps: int,
+    trials: int,
     growth: float = 1.0,
 ) -> Journey:
     """Follow the steepest direction, as long as every step improves the score; a step that does not is halved.
@@ -64,11 +65,12 @@ def flow(
         step: ``[N]``: length of a step.
         radius: ``[N]``: distance from the sample at which to stop; may be infinite.
         goal: ``[N]``: score at which to stop; may be infinite.
-        steps: Steps that are taken at most; trials are `PATIENCE` times as many.
+        steps: Steps that are taken at most.
+        trials: Steps that are tried at most, those that do not improve included.
         growth: Factor on the length after every step that improves.
     """
     walk = _Flow(land, sign, norm, step, radius, goal, steps, growth)
-    for _ in range(PATIENCE * steps):
+    for _ in range(trials):
         if not walk.active.any():
             break
         walk.advance()

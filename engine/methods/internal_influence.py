@@ -18,7 +18,8 @@ class InternalInfluence(LayerMethod):
     """``integral of df/dy d alpha`` per unit y of a layer, along the straight line of inputs.
 
     The distribution of interest is the line from the baseline to the input. Influences are gradients: they are
-    not multiplied by what the unit does, and sum to nothing.
+    not multiplied by what the unit does, and sum to nothing. Where only a mean over places and a linear layer
+    follow, all places have the same influence: name an earlier layer there.
 
     Args:
         layer: Name of a tensor or node; by default the last feature map, without places the last hidden layer.

@@ -14,13 +14,14 @@ from onnxplain.engine.method import Parts, Plan, Run, reduce_channels
 from onnxplain.engine.methods.path_family import PathMethod
 from onnxplain.engine.paths import StraightPath, convergence, visit
 from onnxplain.engine.places import spatial_axes
+from onnxplain.engine.upsample import upsampled
 
 #: Graph outputs: the layer's values and the score's gradient with respect to them.
 VALUE, GRADIENT = "layer_value", "layer_gradient"
 
 
 class LayerMethod(PathMethod):
-    """Attributions in the layer's shape; the map keeps the layer's own resolution."""
+    """Attributions in the layer's shape; the map is drawn over the input's places, as class activation maps are."""
 
     layer: str = ""
     steps: int = 50
@@ -47,11 +48,8 @@ class LayerMethod(PathMethod):
             yield rows, numbers, found[VALUE], found[GRADIENT]
 
     def parts(self, run: Run, attributions: dict[str, Array], baseline_score: Array, notes: list[str]) -> Parts:
-        labels = run.memo["labels"]
         ((name, array),) = attributions.items()
-        saliency = None
-        if spatial_axes(labels):
-            saliency = reduce_channels(array, labels, self.reduction).astype(np.float32)
+        saliency = self._drawn(run, array)
         residual = convergence(attributions, run.score - baseline_score, self.accepted) if self.complete(run) else None
         return Parts(
             {name: array.astype(run.outputs[VALUE].dtype)},
@@ -61,6 +59,18 @@ class LayerMethod(PathMethod):
             signed=self.reduction == "sum",
             notes=[run.memo["reason"], *notes],
         )
+
+    def _drawn(self, run: Run, array: Array) -> Array | None:
+        """The map over the input's places, where there is one input and the layer still has its places."""
+        labels = run.memo["labels"]
+        places = spatial_axes(labels)
+        (name, x), *others = run.x.items()
+        wanted = spatial_axes(run.labels[name])
+        if others or not places or list(places) != list(wanted):
+            return None
+        coarse = reduce_channels(array, labels, self.reduction)
+        sizes = {axis: x.shape[wanted[place]] for axis, place in enumerate(places, start=1)}
+        return upsampled(coarse, sizes, align_corners=True).astype(np.float32)
 
     def complete(self, run: Run) -> bool:
         """Whether the attributions sum to the change of the score."""

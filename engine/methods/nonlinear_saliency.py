@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxplain.engine.ascent import PATIENCE, REACHED, SPENT, STATIONARY, Journey, ball, flow, nearest
 from onnxplain.engine.errors import OptionError
-from onnxplain.engine.explanation import Array
+from onnxplain.engine.explanation import Array, Residual
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.landscape import Landscape, length
 from onnxplain.engine.method import REDUCTIONS, Method, Parts, Plan, Run, choose, method, reduce_channels
@@ -56,8 +56,8 @@ class NonlinearSaliency(Method):
         direction: ``ascend`` or ``descend``; a flip goes towards 0.
         radius: Distance, as a share of the sample's own norm.
         change: Change of the score for ``budget="output"``.
-        steps: Of a flow; four times as many at most where it has somewhere to get. For a ball and a boundary,
-            improvements at most.
+        steps: Of a flow; four times as many at most where it has somewhere to get, halved ones included. For
+            a ball and a boundary, improvements at most.
         step: Length of a step of a flow, as a share of the sample's norm; by default ``radius / steps``, and
             growing from there where the flow aims at a score and nobody knows how far that is.
         box: ``[smallest, largest]`` value of an element, in the numbers that the network sees.
@@ -160,22 +160,23 @@ class NonlinearSaliency(Method):
             goal=goal if aimed else sign * far,
             growth=GROWTH if aimed and self.step is None else 1.0,
             steps=self.steps if self._budget == "steps" else PATIENCE * self.steps,
+            trials=PATIENCE * self.steps,
         )  # fmt: skip
 
-    def _result(self, run: Run, land: Landscape, journey: Journey, sign: Array) -> tuple[dict[str, Array], Any]:
-        """Attributions, and how well gradients along the way explain the change of the score."""
+    def _result(
+        self, run: Run, land: Landscape, journey: Journey, sign: Array
+    ) -> tuple[dict[str, Array], Residual | None]:
+        """Attributions, and for those along the way how well they sum to the change of the score."""
+        if self.returns == "displacement":
+            return land.packing.split(sign[:, None] * (journey.z - land.x)), None
         integral = journey.integral
-        if integral is None and self.returns == "path_attribution":
+        if integral is None:
             end = {n: a.astype(run.x[n].dtype) for n, a in land.packing.split(journey.z).items()}
             path = StraightPath(end, run.x, *quadrature("riemann_middle", max(50, self.steps)))
             integral = land.packing.join(integrate(run, path, np.arange(len(sign))))
-        residual = None
-        if integral is not None:
-            change = sign * (journey.score - land.score)
-            words = "convergence of the integral along the way"
-            residual = convergence(land.packing.split(sign[:, None] * integral), change, TOLERANCE, words)
-        away = journey.z - land.x if self.returns == "displacement" or integral is None else integral
-        return land.packing.split(sign[:, None] * away), residual
+        result = land.packing.split(sign[:, None] * integral)
+        change, words = sign * (journey.score - land.score), "convergence of the integral along the way"
+        return result, convergence(result, change, TOLERANCE, words)
 
     def _notes(self, land: Landscape, journey: Journey, norm: float) -> list[str]:
         away = length(journey.z - land.x, norm)

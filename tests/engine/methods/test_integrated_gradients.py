@@ -175,3 +175,74 @@ def test_noise_does_not_depend_on_chunks() -> None:
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError):
         ox.explain(example_one(), X, method="integrated_gradients", **options)  # type: ignore[arg-type]
+
+
+# ----- rows of symbols ------------------------------------------------------------------------------------
+
+
+def motif_net() -> object:
+    """A strand of DNA, one-hot [N, 4, length]: how strongly GATA is found anywhere, against TTTT."""
+    letters = "ACGT"
+    filters = np.zeros((2, 4, 4))
+    for row, motif in enumerate(("GATA", "TTTT")):
+        for place, letter in enumerate(motif):
+            filters[row, letters.index(letter), place] = 1.0
+    return model(
+        [
+            node("Conv", "x w b", "z"),
+            node("Relu", "z", "a"),
+            node("ReduceMax", "a axis", "found", keepdims=0),
+            node("MatMul", "found v", "y"),
+        ],
+        {"x": ["N", 4, "length"]},
+        {"y": ["N", 2]},
+        {"w": filters, "b": np.full(2, -2.5), "axis": np.array([2]), "v": np.array([[2.0, -1.0], [-1.0, 2.0]])},
+    )
+
+
+def one_hot(strand: str) -> np.ndarray:
+    return np.array([[letter == s for s in strand] for letter in "ACGT"], np.float32)[None]
+
+
+@pytest.mark.parametrize(("strand", "target", "start"), [("CCGCGATACCC", 0, 4), ("CTTTTCCAGCC", 1, 1)])
+def test_one_hot_sequences(strand: str, target: int, start: int) -> None:
+    """Only the letters that are there get anything, all four of the motif the same, and they sum to the rise of 3."""
+    e = ox.explain(motif_net(), one_hot(strand), method="integrated_gradients", target=target, tolerance=1e-3)
+    attribution = e.attributions["x"][0]
+    assert not attribution[one_hot(strand)[0] == 0].any()
+    per_place = attribution.sum(axis=0)
+    wanted = np.zeros(len(strand))
+    wanted[start : start + 4] = 3.0 / 4
+    np.testing.assert_allclose(per_place, wanted, atol=5e-3)
+    assert e.saliency is not None and e.saliency.shape == (1, len(strand))
+    np.testing.assert_allclose(e.saliency[0], per_place, atol=1e-6)
+
+
+def test_a_uniform_letter_as_baseline() -> None:
+    """Each letter a quarter: zero would be no strand at all. Letters that are not there count as well."""
+    e = ox.explain(motif_net(), one_hot("CCGCGATACCC"), method="integrated_gradients", target=0, baseline=0.25)
+    assert e.residual is not None and e.residual.ok
+    np.testing.assert_allclose(e.attributions["x"].sum(), e.score - e.baseline_score, atol=0.05)
+    assert np.abs(e.attributions["x"][0].sum(axis=0)[4:8]).min() > 0.5
+
+
+@pytest.mark.parametrize("head", ["logit", "probability", "log_probability", "margin"])
+def test_heads(head: str) -> None:
+    """Whatever is explained, the attributions sum to its own change, which is computed here."""
+    rng = np.random.default_rng(6)
+    w, x = rng.normal(size=(4, 3)), rng.normal(size=(2, 4)).astype(np.float32)
+    proto = model(
+        [node("MatMul", "x w", "z"), node("Softmax", "z", "p", axis=1)], {"x": ["N", 4]}, {"p": ["N", 3]}, {"w": w}
+    )
+
+    def scalar(rows: np.ndarray) -> np.ndarray:
+        z = rows @ w
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        others = np.maximum(z[:, 0], z[:, 2])
+        return {"logit": z[:, 1], "probability": np.exp(log_p[:, 1]), "log_probability": log_p[:, 1],
+                "margin": z[:, 1] - others}[head]  # fmt: skip
+
+    e = ox.explain(proto, x, method="integrated_gradients", target=1, head=head, tolerance=1e-3, max_steps=3200)
+    change = scalar(x.astype(np.float64)) - scalar(np.zeros((1, 4)))
+    np.testing.assert_allclose(e.score, scalar(x.astype(np.float64)), rtol=1e-4)
+    np.testing.assert_allclose(e.attributions["x"].sum(axis=1), change, atol=5e-3)

@@ -124,11 +124,13 @@ def test_a_layer_that_the_score_can_avoid_proves_nothing() -> None:
     assert n.residual is None
 
 
-def test_maps_keep_the_layers_places() -> None:
+def test_maps_are_drawn_over_the_inputs_places() -> None:
+    """2 x 2 onto 4 x 4, corners on corners: thirds between them."""
     proto, x = fullgrad_net()
     e = ox.explain(proto, x, method="layer_conductance", target=1)
-    assert e.saliency is not None and e.saliency.shape == (1, 2, 2)
-    np.testing.assert_allclose(e.saliency, e.attributions["a2"].sum(axis=1), rtol=1e-5)
+    coarse = e.attributions["a2"].sum(axis=1)[0]
+    thirds = np.array([[1, 0], [2 / 3, 1 / 3], [1 / 3, 2 / 3], [0, 1]])
+    np.testing.assert_allclose(e.saliency, (thirds @ coarse @ thirds.T)[None], rtol=1e-5)
     assert any("last feature map" in note for note in e.notes)
     assert ox.explain(proto, x, method="layer_conductance", layer="flat").saliency is None
 
