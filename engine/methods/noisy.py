@@ -96,8 +96,8 @@ class NoisyInput(Method):
         """The inner method's runs at noisy points, and the samples that the points belong to.
 
         One pass of the graph per point: as many points together as fit into memory. A method that goes
-        elsewhere from there may draw at random itself, by places in the batch: one copy of the whole batch
-        at a time, each with a seed of its own, keeps its draws apart, and the same whatever the memory.
+        elsewhere from there may draw at random itself: one copy of the whole batch at a time, each with a seed
+        of its own, keeps the draws at different copies apart, and the same whatever the memory.
         """
         count = len(run.score)
         deviation = {n: widths(x, self.spread) for n, x in run.x.items()}
