@@ -17,6 +17,7 @@ from onnxplain.engine.method import STAGING_BYTES, Direct, Parts, Plan, Run, cho
 from onnxplain.engine.paths import convergence
 from onnxplain.engine.propagation.difference import POINTS, Differences, Options, leading_to, moving_values
 from onnxplain.engine.propagation.difference_cancel import Cancelling
+from onnxplain.engine.propagation.difference_table import find
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.shipping.baselines import BASELINE, shipped_baselines
 from onnxplain.engine.shipping.straight import mean
@@ -90,8 +91,8 @@ class DifferenceMethod(Direct):
     def _differences(self, op: Builder, twins: dict[ir.Value, ir.Value], moving: set[ir.Value]) -> Differences:
         options = Options(self.fallback, self.threshold, self.points)
         if self.rule == "rescale":
-            return Differences(op, twins, moving, options)
-        return Cancelling(op, twins, moving, options, behind="all" if self.rule == "reveal_cancel" else "dense")
+            return Differences(op, twins, moving, find, options)
+        return Cancelling(op, twins, moving, find, options, behind="all" if self.rule == "reveal_cancel" else "dense")
 
     def _add_baselines(self, plan: Plan) -> dict[str, ir.Value]:
         """A graph input per subject, of its shape or with a batch of 1; given back in the subject's shape."""

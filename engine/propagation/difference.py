@@ -22,7 +22,7 @@ that no multiplier can carry: such a node is refused.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,6 +74,10 @@ class Options:
         return 0.0 if piecewise else float(np.sqrt(np.finfo((dtype or ir.DataType.FLOAT).numpy()).eps))
 
 
+#: Finds the rule for a node; None means that there is none.
+Rules = Callable[["Differences", Primal, int], Entry[GradientRule] | None]
+
+
 @dataclass
 class Differences:
     """Both forward passes, as rules see them.
@@ -82,6 +86,7 @@ class Differences:
         op: Builder at the end of the graph.
         twins: The value on the baseline, for every value that depends on the input.
         moving: The values of the model that differ between both passes, whether by a gradient or in steps.
+        rules: Which rule serves which node: :func:`onnxplain.engine.propagation.difference_table.find`.
         options: How secants are taken.
         averaged: Nodes that were served by averaging at ``options.points`` points.
     """
@@ -89,6 +94,7 @@ class Differences:
     op: Builder
     twins: dict[ir.Value, ir.Value]
     moving: set[ir.Value]
+    rules: Rules
     options: Options = field(default_factory=Options)
     averaged: list[Primal] = field(default_factory=list)
     _deltas: dict[ir.Value, ir.Value] = field(default_factory=dict)
@@ -117,9 +123,7 @@ class Differences:
 
     def __call__(self, node: Primal, opset: int) -> Entry[GradientRule] | None:
         """The rule for ``node``; None where it has not even a gradient."""
-        from onnxplain.engine.propagation.difference_table import find
-
-        return find(self, node, opset)
+        return self.rules(self, node, opset)
 
     def finished(self, value: ir.Value, multiplier: ir.Value | None) -> ir.Value | None:
         """A value's multiplier once all that depends on it was visited."""
