@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxplain.engine.draws import generator
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.landscape import Landscape, any_in, dual_length, length, projected, steepest
 
@@ -214,11 +215,8 @@ def nearest(land: Landscape, goal: Array, norm: float, steps: int, seed: int) ->
 def _lines(land: Landscape, first: Array, guess: Array, seed: int) -> list[tuple[Array, Array]]:
     """Directions to try one after the other, and how far to go first: gradient, towards zero, four random ones."""
     size = np.maximum(np.abs(land.x).max(axis=1), 1e-6)
-    lines = [(first, guess), (-land.x, np.ones(len(size)))]
-    for k in range(4):
-        draws = [np.random.default_rng([seed, n, k]).standard_normal(land.x.shape[1]) for n in range(len(size))]
-        lines.append((np.stack(draws), size))
-    return lines
+    random = [np.broadcast_to(generator(seed, k).standard_normal(land.x.shape[1]), land.x.shape) for k in range(4)]
+    return [(first, guess), (-land.x, np.ones(len(size))), *((line, size) for line in random)]
 
 
 def _crossing(land: Landscape, rows: Array, away: Array, goal: Array, sign: Array, doublings: int = 12) -> Array:

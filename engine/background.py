@@ -1,7 +1,7 @@
 """Draws from a background distribution, each with a random point on the way from it to the input.
 
-A draw is keyed by (seed, sample, draw), so neither the size of a batch nor how it is cut changes one, and
-every class is explained by the same draws.
+A draw is the same for every sample (see :mod:`onnxplain.engine.draws`) and for every class; synthetic
+references are as strong as the sample that they are for.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Draws(FixedPath):
     """
 
     def __init__(self, run: Run, background: Any, count: int, spread: float) -> None:
-        self.x, self.seed, self.count = run.x, run.seed, count
+        self.x, self.seed, self.count, self.noisy = run.x, run.seed, count, spread > 0
         self.deviation = {n: widths(x, spread) for n, x in run.x.items()}
         self.kind = background if isinstance(background, str) and background in SYNTHETIC else ""
         # Rows to choose from: [B, ...] for all samples alike, or [B, N, ...] for each sample its own.
@@ -49,30 +49,31 @@ class Draws(FixedPath):
 
     def ends(self, numbers: Array, samples: Array) -> tuple[dict[str, Array], dict[str, Array], Array]:
         """References and (noisy) inputs per subject, ``[S, G, ...]`` float64, and alphas ``[S, G]``."""
-        shape = (len(numbers), len(samples))
-        alphas = np.empty(shape)
-        low = {n: np.empty((*shape, *x.shape[1:])) for n, x in self.x.items()}
-        high = {n: np.empty((*shape, *x.shape[1:])) for n, x in self.x.items()}
-        for s, draw in enumerate(numbers):
-            for g, sample in enumerate(samples):
-                rng = generator(self.seed, draw)
-                alphas[s, g] = rng.random()
-                row = int(rng.integers(len(next(iter(self.rows.values()))))) if self.rows else 0
-                for name, x in self.x.items():
-                    low[name][s, g] = self._reference(name, row, int(sample), rng)
-                    width = self.deviation[name][sample]
-                    noise = rng.standard_normal(x.shape[1:]) * width if width > 0 else 0.0
-                    high[name][s, g] = x[sample] + noise
+        alphas = np.empty((len(numbers), len(samples)))
+        low = {n: np.empty((*alphas.shape, *x.shape[1:])) for n, x in self.x.items()}
+        high = {n: np.empty_like(a) for n, a in low.items()}
+        for step, draw in enumerate(numbers):
+            rng = generator(self.seed, draw)
+            alphas[step] = rng.random()
+            row = int(rng.integers(len(next(iter(self.rows.values()))))) if self.rows else 0
+            for name, x in self.x.items():
+                here = x[samples].astype(np.float64)
+                low[name][step] = self._reference(name, row, here, samples, rng)
+                width = self.deviation[name][samples].reshape(-1, *[1] * (x.ndim - 1))
+                high[name][step] = here + (width * rng.standard_normal(x.shape[1:]) if self.noisy else 0.0)
         return low, high, alphas
 
-    def _reference(self, name: str, row: int, sample: int, rng: np.random.Generator) -> Array:
+    def _reference(self, name: str, row: int, here: Array, samples: Array, rng: np.random.Generator) -> Array:
+        """One draw for all samples: ``[G, ...]``, or one for all of them alike."""
         if not self.kind:
             rows = self.rows[name][row]
-            return np.asarray(rows[sample] if self.own else rows)
-        x = self.x[name][sample].astype(np.float64)
+            return np.asarray(rows[samples] if self.own else rows)
+        axes = tuple(range(1, here.ndim))
         if self.kind == "uniform":
-            return np.asarray(rng.uniform(x.min(), x.max(), size=x.shape))
-        return np.asarray(rng.standard_normal(x.shape) * np.sqrt(np.mean(x**2)))
+            least, most = (f(here, axis=axes, keepdims=True) for f in (np.min, np.max))
+            return np.asarray(least + rng.random(here.shape[1:]) * (most - least))
+        strength = np.sqrt(np.mean(here**2, axis=axes, keepdims=True))
+        return np.asarray(strength * rng.standard_normal(here.shape[1:]))
 
     def points(self, numbers: Array, samples: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         low, high, alphas = self.ends(numbers, samples)
