@@ -117,10 +117,6 @@ def _linear_form(op: Builder, node: Primal) -> Entry[GradientRule] | None:
         raise node.unsupported(
             "its scale or bias depends on what is explained", "export it without them, followed by Mul and Add"
         )
-    if any(node.is_active(y) and y.uses() for y in node.outputs[1:]):
-        raise node.unsupported(
-            "its mean or deviation is read as well", "use a gradient method, or export the normalisation written out"
-        )
     return NORMALIZED.find(node.domain, node.op_type, node.version(op.opset))
 
 
@@ -187,9 +183,21 @@ def _shared(node: Primal, settings: Settings) -> tuple[list[int], int]:
         live = live_factors(node, factors(node), settings.held)
         held = set(factors(node)) - set(live)
         return [i for i in wanted if i not in held], max(1, len(live))
-    if node.op_type == "DeformConv":
-        return wanted, max(1, sum(i in wanted for i in (0, 1)))
+    if node.op_type in _PRODUCTS:
+        return wanted, max(1, sum(i in wanted for i in _PRODUCTS[node.op_type]))
     return wanted, 2 if node.op_type == "ReduceSumSquare" else 1
+
+
+#: Positions of the factors of further products.
+_PRODUCTS = {"DeformConv": (0, 1), "STFT": (0, 2)}
+
+
+def _weight(node: Primal, index: int, count: int) -> int:
+    """How much an operand's own share counts: what is added to a product of several factors gets all of it."""
+    added = index not in (_PRODUCTS.get(node.op_type) or factors(node)) and (
+        node.op_type in WEIGHTED or node.op_type in _PRODUCTS
+    )
+    return count if added else 1
 
 
 def epsilon_rule(settings: Settings) -> RelevanceRule:
@@ -197,7 +205,11 @@ def epsilon_rule(settings: Settings) -> RelevanceRule:
 
     def rule(op: Builder, node: Primal, *relevance: ir.Value | None) -> Sequence[Contribution]:
         arriving = relevance[0]
-        assert arriving is not None, "operators of several results have rules of their own"
+        if arriving is None or any(r is not None for r in relevance[1:]):
+            raise node.unsupported(
+                "relevance arrives at a result beside its first one, which no rule shares out",
+                "use a gradient method, or export the operator written out",
+            )
         wanted, count = _shared(node, settings)
         biases = explicit_biases(op, node)
         z = whole(node)
@@ -208,7 +220,10 @@ def epsilon_rule(settings: Settings) -> RelevanceRule:
             for name, value in biases:
                 enter(node, Absorbed(node.y, share, value, "explicit", name, float(count)))
         parts = pulled(op, node, wanted, share)
-        return given(node, {i: op.Mul(node.x(i), part) for i, part in parts.items()})
+        weighed = {
+            i: op.Mul(part, float(k)) if (k := _weight(node, i, count)) > 1 else part for i, part in parts.items()
+        }
+        return given(node, {i: op.Mul(node.x(i), part) for i, part in weighed.items()})
 
     return rule
 
@@ -268,7 +283,18 @@ def _values(node: Primal, parts: Sequence[Contribution]) -> dict[int, ir.Value]:
 
 
 #: Structural operators whose result may hold constants, which keep the relevance that falls on them.
-_MIXING = {"Where", "Concat", "Pad", "ScatterElements", "ScatterND", "TensorScatter", "OneHot", "CenterCropPad"}
+_MIXING = {
+    "Where",
+    "Concat",
+    "Pad",
+    "ScatterElements",
+    "ScatterND",
+    "TensorScatter",
+    "OneHot",
+    "CenterCropPad",
+    "Trilu",
+}
+_MIXING |= {"MaxUnpool", "MaxRoiPool"}
 
 
 # ----- sums and products of two -------------------------------------------------------------------------

@@ -48,7 +48,7 @@ LINEAR = frozenset(
     {
         *("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "DeformConv", "AveragePool", "GlobalAveragePool"),
         *("ReduceSum", "ReduceMean", "CumSum", "Resize", "Col2Im", "DFT", "STFT", "AffineGrid", "GridSample"),
-        *("RoiAlign", "LpPool", "GlobalLpPool", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Range"),
+        *("RoiAlign", "LpPool", "GlobalLpPool", "ReduceL1", "ReduceL2", "ReduceSumSquare"),
         *("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization"),
         "MeanVarianceNormalization",
     }
@@ -60,13 +60,24 @@ MOVERS = frozenset(
         *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "DepthToSpace"),
         *("SpaceToDepth", "Pad", "Slice", "Split", "Concat", "Gather", "GatherElements", "GatherND", "Trilu"),
         *("ReverseSequence", "Compress", "CenterCropPad", "OneHot", "ScatterElements", "ScatterND"),
-        *("TensorScatter", "Where", "MaxPool", "GlobalMaxPool", "MaxUnpool", "ReduceMax", "ReduceMin", "TopK"),
+        *(
+            "MaxRoiPool",
+            "Unique",
+            "TensorScatter",
+            "Where",
+            "MaxPool",
+            "GlobalMaxPool",
+            "MaxUnpool",
+            "ReduceMax",
+            "ReduceMin",
+            "TopK",
+        ),
         *("ReduceLogSumExp", "If", "Loop", "Scan"),
     }
 )
 
 #: Left with their first-order Taylor share; the result says so.
-TAYLOR = frozenset({"LogSoftmax", "CumProd", "Det"})
+TAYLOR = frozenset({"LogSoftmax", "CumProd", "Det", "Range"})
 
 
 def _extremum(settings: Settings) -> RelevanceRule:
