@@ -153,6 +153,8 @@ def takes_added(op: Builder, node: Primal) -> bool:
     layer = value.producer()
     if layer is None or layer.domain != "" or layer.op_type not in WEIGHTED or (node.op_type == "Sub" and index):
         return False
+    if _ADDED in layer.meta:  # by an earlier walk over the same nodes
+        return layer.meta[_ADDED][2] is node.y
     if sum(x in node.inputs or node.is_active(x) for x in operands(layer)) != 1 or value.is_graph_output():
         return False
     if len(value.uses()) != 1 or value.shape is None or value.shape != node.y.shape or node.ir.graph is not layer.graph:

@@ -379,6 +379,22 @@ def test_a_batch_is_its_samples_one_by_one(composite: Any) -> None:
         np.testing.assert_allclose(alone, whole[n : n + 1], rtol=1e-4, atol=1e-5 * np.abs(whole[n]).max())
 
 
+@pytest.mark.parametrize("composite", [None, "excitation_backprop"])
+def test_targets_of_one_run_do_not_mix(composite: Any) -> None:
+    """The walks go over the same forward nodes, on which rules leave notes."""
+    together = ox.explain(
+        transformer(), TOKENS, method="lrp", target=ox.Targets([0, 2]), composite=composite, threads=1
+    )
+    for e, target in zip(together, (0, 2), strict=True):
+        alone = ox.explain(transformer(), TOKENS, method="lrp", target=target, composite=composite, threads=1)
+        np.testing.assert_allclose(e.attributions["x"], alone.attributions["x"], rtol=1e-4, atol=1e-6)
+        assert e.residual is not None
+        assert e.residual.ok
+        assert e.terms is not None
+        assert alone.terms is not None
+        assert len(e.terms.info) == len(alone.terms.info)
+
+
 def test_two_inputs_share_the_score() -> None:
     nodes = [
         *(node("MatMul", "a w", "u"), node("MatMul", "b v", "t"), node("Concat", "u t", "c", axis=1)),
