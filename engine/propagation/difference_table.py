@@ -66,7 +66,9 @@ def find(at: Differences, node: Primal, opset: int) -> Entry[GradientRule] | Non
         raise node.unsupported(
             f"its operand {in_steps[0]} ('{x.name if x is not None else ''}') differs between input and baseline "
             "and has no gradient, so that no multiplier can carry the difference",
-            "use integrated_gradients, or explain a tensor behind it",
+            "use quantisation='float_shadow'"
+            if "QuantizeLinear" in node.op_type
+            else "use integrated_gradients, or explain a tensor behind it",
         )
     if node.domain != "":
         return _averaged(at, node, at.options.points)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from tiny_models import model, node
 
 import onnxplain as ox
@@ -282,6 +282,30 @@ def test_what_differs_in_steps_is_refused() -> None:
     )
     with pytest.raises(UnsupportedNodeError, match=r"'v_node' .Mul.: its operand 1 .'g'. differs .* no multiplier"):
         run(proto, np.ones((1, 3)))
+
+
+@pytest.mark.parametrize("by", ["x", "other"])
+def test_a_branch(by: str) -> None:
+    """On a condition of another input the branch is averaged as one operator; on one of x itself it is refused."""
+
+    def branch(op_type: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info("r", TensorProto.FLOAT, ["N", 3])
+        return helper.make_graph([helper.make_node(op_type, ["x"], ["r"])], op_type, [], [out])
+
+    choice = helper.make_node("If", ["c"], ["v"], then_branch=branch("Sigmoid"), else_branch=branch("Tanh"))
+    nodes = [node("ReduceMax", by, "s", keepdims=0), node("Greater", "s zero", "c"), choice]
+    weights = {"zero": np.array(0.0), "r": np.eye(3)}
+    proto = model([*nodes, node("MatMul", "v r", "y")], {"x": ["N", 3], "other": ["N", 1]}, {"y": ["N", 3]}, weights)
+    x = np.array([[1.0, 2.0, 3.0]], np.float32)
+    feeds = {"x": x, "other": np.ones((1, 1), np.float32)}
+    explainer = ox.compile(proto, method="deeplift", wrt="x", threads=1) if by == "other" else None
+    if explainer is None:
+        with pytest.raises(UnsupportedNodeError, match="differs between input and baseline"):
+            ox.compile(proto, method="deeplift", wrt="x")
+        return
+    e = explainer(feeds, target=1)
+    np.testing.assert_allclose(e.attributions["x"], [[0, 1 / (1 + np.exp(-2)) - 0.5, 0]], atol=1e-6)
+    assert "If: no rule of its own" in e.notes[0]
 
 
 def recurrent(kind: str, steps: int | str) -> onnx.ModelProto:
