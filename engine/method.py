@@ -295,13 +295,27 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
         OptionError: Unknown method or option, or a value that the method refuses.
     """
     cls = METHODS.get(name)
-    known = option_names(cls)
+    return cls(**checked_options(cls, "method", name, options))
+
+
+def checked_options(cls: type, kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for a dataclass, once it has all of them and their types are what it declares.
+
+    Args:
+        cls: The dataclass.
+        kind, name: What it is called in messages.
+        options: By name.
+
+    Raises:
+        OptionError: An unknown option, or a value of another type.
+    """
+    known = [f.name for f in dataclasses.fields(cls)]
     for key in options:
         if key not in known:
             offered = ", ".join(known) or "none"
-            raise OptionError(f"method '{name}' has no option '{key}'; its options: {offered}")
-    kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return cls(**{key: _of_kind(key, value, kinds[key]) for key, value in options.items()})
+            raise OptionError(f"{kind} '{name}' has no option '{key}'; its options: {offered}")
+    kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}
+    return {key: _of_kind(key, value, kinds[key]) for key, value in options.items()}
 
 
 #: Written type of an option -> what it may hold, in Python and in words; other types are the method's own matter.

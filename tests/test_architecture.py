@@ -14,7 +14,8 @@ FOLDERS = ("engine", "exporters", "models", "cli")
 #: Layers in order. A module may import, at module level, from its own line and from lines above it.
 ORDER = (
     ("engine.errors", "engine.discover", "engine.extras"),
-    ("engine.registry", "engine.noise", "engine.resize", "engine.quadrature", "engine.targets", "models"),
+    ("engine.registry", "engine.draws", "engine.resize", "engine.quadrature", "engine.targets", "models"),
+    ("engine.noise", "engine.detections"),
     ("engine.superpixels", "engine.regions", "engine.upsample"),
     ("engine.gaussian",),
     ("engine.pictures", "engine.preprocessing", "engine.inputs", "engine.cards"),
@@ -28,6 +29,7 @@ ORDER = (
     ("engine.render",),
     ("engine.explanation", "engine.saving", "engine.baselines", "engine.carried", "engine.players"),
     ("engine.method", "engine.masks"),
+    ("engine.shipping", "engine.call"),
     ("engine.landscape",),
     ("engine.ascent", "engine.paths", "engine.guided_path", "engine.background", "engine.layers"),
     ("engine.methods",),

@@ -1,0 +1,125 @@
+"""One method's explanations of some samples, with everything that a metric may ask about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxplain.engine import method as host
+from onnxplain.engine.draws import generator
+from onnxplain.engine.evaluation.scorer import Scorer
+from onnxplain.engine.explanation import Array
+from onnxplain.engine.places import spatial_axes
+
+#: Explains other inputs by the same method with given targets: attributions and map.
+Explain = Callable[[Array, Array], tuple[Array, Array]]
+
+
+@dataclass
+class Case:
+    """What a metric measures.
+
+    Attributes:
+        scorer: The model.
+        x: ``[N, ...]``: the clean inputs.
+        target: ``[N]``: flat index of the explained class, fixed from the clean inputs.
+        attribution: ``[N, ...]`` in the input's shape, or that of the layer for class activation maps.
+        saliency: ``[N, places...]``: the map in the input's places.
+        signed: Whether the map's sign means something.
+        explain: The same method on other inputs.
+        seed: Of random draws and of ties.
+        masks: ``[N, places...]``: where the object is, if known.
+        complete: The method's own residual, relative, ``[N]``; None without one.
+        seconds: Time that an explanation took, per sample.
+    """
+
+    scorer: Scorer
+    x: Array
+    target: Array
+    attribution: Array
+    saliency: Array
+    signed: bool
+    explain: Explain
+    seed: int = 0
+    masks: Array | None = None
+    complete: Array | None = None
+    seconds: float = 0.0
+    _clean: dict[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def clean(self) -> Array:
+        """Scores of the clean inputs, ``[N]``."""
+        if "score" not in self._clean:
+            self._clean["score"] = self.scorer.scores(self.x, self.target)
+        return self._clean["score"]
+
+    @property
+    def places(self) -> list[int]:
+        """The input's axes that the map has."""
+        return list(spatial_axes(self.scorer.labels).values())
+
+    @property
+    def count(self) -> int:
+        """Number of places: pixels, time steps, features."""
+        return int(np.prod([self.x.shape[a] for a in self.places]))
+
+    def by_place(self, values: Array) -> Array:
+        """A map ``[N, places...]`` as rows ``[N, P]``."""
+        return values.reshape(len(values), -1)
+
+    def over_input(self, values: Array) -> Array:
+        """Rows ``[B, P]`` over places in the shape of the input, of size one along other axes."""
+        shape = [self.x.shape[a] if a in self.places else 1 for a in range(1, self.x.ndim)]
+        return values.reshape(len(values), *shape)
+
+    def order(self, *, absolute: bool = False) -> Array:
+        """Places from the most to the least salient, ``[N, P]``; ties in an order that the seed draws.
+
+        Args:
+            absolute: Rank by magnitude; the same for maps without a sign.
+        """
+        rows = self.by_place(np.abs(self.saliency) if absolute else self.saliency)
+        return np.stack(
+            [np.lexsort((generator(self.seed, n).random(rows.shape[1]), -row)) for n, row in enumerate(rows)]
+        )
+
+    def scored(self, turns: int, alter: Callable[[Array, int, int], Array]) -> Array:
+        """Scores of altered inputs, ``[N, turns]``.
+
+        Args:
+            turns: Alterations per sample.
+            alter: From one clean input, its number and the turn to the altered input.
+        """
+        found = np.zeros((len(self), turns))
+        for samples, numbers in self._blocks(turns):
+            points = np.stack([alter(self.x[n], int(n), int(t)) for n, t in zip(samples, numbers, strict=True)])
+            found[samples, numbers] = self.scorer.scores(points, self.target[samples])
+        return found
+
+    def _blocks(self, turns: int) -> Iterator[tuple[Array, Array]]:
+        block = max(1, host.STAGING_BYTES // max(1, self.x[:1].nbytes))
+        pairs = np.arange(len(self) * turns)
+        for first in range(0, len(pairs), block):
+            part = pairs[first : first + block]
+            yield part // turns, part % turns
+
+
+@dataclass
+class Measured:
+    """What a metric found.
+
+    Attributes:
+        values: ``[N]``, float64; NaN where it is not defined for a sample.
+        curves: Named curves: where on the horizontal axis ``[P]``, and values ``[N, P]``.
+        facts: What else should be recorded (signed or absolute ranking, number of subsets, ...).
+    """
+
+    values: Array
+    curves: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
