@@ -23,7 +23,7 @@ from onnxplain.engine.graph.dictionaries import without_dictionaries
 from onnxplain.engine.graph.wellformed import check_structure
 
 #: Range of ai.onnx opsets that are read: up to what the installed onnx package knows.
-MIN_OPSET, MAX_OPSET = 7, min(28, onnx.defs.onnx_opset_version())
+MIN_OPSET, MAX_OPSET = 6, min(28, onnx.defs.onnx_opset_version())
 #: Range of IR versions that are read.
 MIN_IR, MAX_IR = 3, max(13, onnx.IR_VERSION)
 #: The newest opset and IR version that onnxruntime 1.31 loads; what is read above them is written down to them.

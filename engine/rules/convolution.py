@@ -57,31 +57,29 @@ def transposed_window(node: Primal) -> Window:
     wanted = node.attribute("output_shape")
     if wanted or mode in ("SAME_UPPER", "SAME_LOWER"):
         total = _total_padding(node, win, extra, wanted)
-        small = [t // 2 for t in total]
-        large = [t - s for t, s in zip(total, small, strict=True)]
+        small = [max(t, 0) // 2 for t in total]
+        large = [max(t, 0) - s for t, s in zip(total, small, strict=True)]
         begin, end = (small, large) if mode == "SAME_UPPER" else (large, small)
-        win = replace(win, begin=tuple(begin), end=tuple(end))
+        # An output_shape that the kernels do not reach is filled up with zeros at the end.
+        win = replace(win, begin=tuple(begin), end=tuple(e + min(t, 0) for e, t in zip(end, total, strict=True)))
     elif mode == "VALID":
         win = replace(win, begin=(0,) * win.rank, end=(0,) * win.rank)
     return replace(win, end=tuple(e - x for e, x in zip(win.end, extra, strict=True)))
 
 
 def _total_padding(node: Primal, win: Window, extra: tuple[int, ...], wanted: Sequence[int] | None) -> list[int]:
-    """Padding per axis that gives the wanted size: ``output_shape``, or stride times input size for SAME."""
+    """Padding per axis that gives the wanted size: ``output_shape``, or stride times input size for SAME.
+
+    Negative where an ``output_shape`` is larger than what the kernels reach.
+    """
     reach = [e + x - s for e, x, s in zip(win.extents, extra, win.strides, strict=True)]
     if wanted is None:
-        total = reach
-    else:
-        sizes = spatial(node.x(0), win.rank)
-        if not all(isinstance(s, int) for s in sizes):
-            raise node.unsupported(
-                "output_shape with an input size known only at run time", "export it with explicit pads"
-            )
-        spans = [s * int(size or 0) for s, size in zip(win.strides, sizes, strict=True)]
-        total = [span + r - w for span, r, w in zip(spans, reach, wanted[-win.rank :], strict=True)]
-    if any(t < 0 for t in total):
-        raise node.unsupported("its padding comes out negative", "export it with explicit pads and output_padding")
-    return total
+        return [max(r, 0) for r in reach]
+    sizes = spatial(node.x(0), win.rank)
+    if not all(isinstance(s, int) for s in sizes):
+        raise node.unsupported("output_shape with an input size known only at run time", "export it with explicit pads")
+    spans = [s * int(size or 0) for s, size in zip(win.strides, sizes, strict=True)]
+    return [span + r - w for span, r, w in zip(spans, reach, wanted[-win.rank :], strict=True)]
 
 
 @gradient("Col2Im")

@@ -27,9 +27,23 @@ class _WithBody(OpRun):
 
 
 class Scan(_WithBody):
-    """The evaluator refuses other axes than 0, reversed directions, and no steps at all."""
+    """The evaluator refuses other axes than 0, reversed directions, no steps at all, and the form of opset 8."""
 
-    def _run(
+    def _run(self, *args: Any, directions: Any = None, **attributes: Any) -> tuple[Array, ...]:
+        if len(args) == len(self.body.input_names):
+            return self._scan(*args, **attributes)
+        # Opset 8: the lengths come first, and every sample of the batch is gone through by itself.
+        lengths, *whole = args
+        count, kept = len(whole) - attributes["num_scan_inputs"], []
+        for n in range(len(whole[0])):
+            steps = None if lengths is None else int(lengths[n])
+            own = [x[n] if i < count else x[n][:steps] for i, x in enumerate(whole)]
+            results = self._scan(*own, **{**attributes, "scan_input_directions": directions})
+            total = whole[count].shape[1]
+            kept.append([y if i < count else _filled(y, total) for i, y in enumerate(results)])
+        return tuple(np.stack(column) for column in zip(*kept, strict=True))
+
+    def _scan(
         self,
         *args: Array,
         context: Any = None,
@@ -57,6 +71,11 @@ class Scan(_WithBody):
             joined = np.stack(store[::-1] if _at(scan_output_directions, i) else store) if store else np.zeros((0,))
             states.append(np.moveaxis(joined, 0, _at(scan_output_axes, i)) if store else joined)
         return tuple(states)
+
+
+def _filled(y: Array, total: int) -> Array:
+    """Zeros for the steps that a shorter sequence does not have."""
+    return np.concatenate([y, np.zeros((total - len(y), *y.shape[1:]), y.dtype)])
 
 
 def _at(numbers: Any, index: int) -> int:

@@ -34,7 +34,7 @@ CORRECTED: list[type[OpRun]] = [
 
 
 class Pad(OpRun):
-    """The evaluator refuses negative amounts, which cut."""
+    """The evaluator refuses negative amounts, which cut, and the attributes of old."""
 
     op_domain = ""
 
@@ -45,6 +45,7 @@ class Pad(OpRun):
         constant_value: Any = None,
         axes: Any = None,
         mode: Any = "constant",
+        value: Any = None,
     ) -> tuple[np.ndarray[Any, Any]]:
         listed = range(data.ndim) if axes is None else np.asarray(axes).reshape(-1).tolist()
         begin, end = np.asarray(pads).reshape(2, -1).tolist()
@@ -56,6 +57,7 @@ class Pad(OpRun):
             widths[axis] = (max(before, 0), max(after, 0))
         if mode != "constant":
             return (np.pad(data, widths, mode=mode),)
+        constant_value = value if constant_value is None else constant_value
         fill = 0 if constant_value is None else np.asarray(constant_value).item()
         return (np.pad(data, widths, constant_values=fill),)
 

@@ -127,6 +127,10 @@ class ConvTranspose(OpRun):
         begin, end = self._crop(full, x.shape[2:], strides, attributes)
         crop = [slice(p, n - q) for p, q, n in zip(begin, end, full, strict=True)]
         y = y[(slice(None), slice(None), *crop)]
+        wanted = attributes.get("output_shape")
+        if wanted:  # a larger one than the kernels reach is filled up with zeros at the end
+            short = [max(t - n, 0) for t, n in zip(list(wanted)[-count:], y.shape[2:], strict=True)]
+            y = np.pad(y, [(0, 0), (0, 0), *((0, n) for n in short)])
         if b is not None:
             y = y + b.reshape(-1, *[1] * count)
         return (np.ascontiguousarray(y).astype(x.dtype),)
@@ -138,7 +142,7 @@ class ConvTranspose(OpRun):
         mode, wanted = attributes.get("auto_pad"), attributes.get("output_shape")
         if wanted or mode in ("SAME_UPPER", "SAME_LOWER"):
             target = list(wanted)[-len(full) :] if wanted else [n * s for n, s in zip(sizes, strides, strict=True)]
-            total = [f - t for f, t in zip(full, target, strict=True)]
+            total = [max(f - t, 0) for f, t in zip(full, target, strict=True)]
             small = [t // 2 for t in total]
             large = [t - s for t, s in zip(total, small, strict=True)]
             return (small, large) if mode == "SAME_UPPER" else (large, small)

@@ -1,12 +1,14 @@
-"""The one table of what is refused, ``tests/coverage/refusals.toml``, read for the tests and for the documentation."""
+"""The tables of what is refused and of what cannot be graded, read for the tests and for the documentation."""
 
 from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-PATH = Path(__file__).parents[1] / "coverage" / "refusals.toml"
+FOLDER = Path(__file__).parents[1] / "coverage"
+PATH = FOLDER / "refusals.toml"
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,29 @@ class Refusal:
 def refusals() -> list[Refusal]:
     """All entries, in the file's order."""
     return [Refusal(**entry) for entry in tomllib.loads(PATH.read_text("utf-8"))["refusal"]]
+
+
+@dataclass(frozen=True)
+class Ungraded:
+    """Tests of the standard's suite that no difference can grade.
+
+    Attributes:
+        operator: As in a refusal; ``*`` for any.
+        setting: ``frozen`` where the test is graded as shipped, ``both`` where it is graded in neither setting.
+        says: Part of what the grader says.
+        why: The reason.
+    """
+
+    operator: str
+    setting: Literal["frozen", "both"]
+    says: str
+    why: str
+
+    def covers(self, operator: str, setting: str, reason: str) -> bool:
+        """Whether this is the entry for a test that was not graded."""
+        return self.operator in (operator, "*") and self.setting in (setting, "both") and self.says in reason
+
+
+def ungraded() -> list[Ungraded]:
+    """All entries, in the file's order."""
+    return [Ungraded(**entry) for entry in tomllib.loads((FOLDER / "ungraded.toml").read_text("utf-8"))["ungraded"]]

@@ -10,8 +10,10 @@ One opset is one form of every operator, so rules handle one form. Older nodes a
    where an axis grew and up where it shrank, which takes one Resize each. ``tf_half_pixel_for_nn`` (11 and 12) ->
    the rounding of ``half_pixel`` that is the same.
 4. BatchNormalization below 14: the training form (more than one output) -> ``training_mode``, which its rule refuses.
-5. Scatter -> ScatterElements; Scan below 9 (a form of its own) is refused;
+5. Scatter -> ScatterElements; Scan below 9, which goes through a batch -> a Scan in a Scan;
    RoiAlign below 16 keeps its old coordinates; Split without sizes gets ``num_outputs``.
+
+Opset 6 is brought to the forms of 7 first (:mod:`onnxplain.engine.graph.passes.opset_six`).
 
 Newer nodes whose operator did not change its meaning since 18 are stamped 18, because that is where
 every execution provider has its kernels; other models to the oldest opset that they fit. Forms that exist
@@ -23,7 +25,7 @@ only above 26, which no runtime loads yet, are spelt out:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,8 @@ from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder, Operand, names_of, schema_of
 from onnxplain.engine.graph.model import RUNTIME_OPSET
 from onnxplain.engine.graph.names import describe, label
+from onnxplain.engine.graph.passes.opset_six import from_opset_six
+from onnxplain.engine.graph.passes.scan_by_batch import by_batch
 from onnxplain.engine.graph.shapes import constant, is_float, rank
 
 WORKING_OPSET = 18
@@ -62,6 +66,8 @@ class UpgradeOpsetPass(ir.passes.InPlacePass):
         if version < WORKING_OPSET:
             self._set(graph, nodes, WORKING_OPSET)
             builders = _Builders(graph)
+            for node in nodes if version < 7 else ():
+                from_opset_six(node, builders.before(node))
             for node in nodes:
                 entry = _UPGRADES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
                 if entry is not None and version < entry[0] and node.graph is not None:
@@ -369,12 +375,7 @@ def _batch_normalization(node: ir.Node, version: int, op: Builder) -> None:
 
 @_upgrade(9, "Scan")
 def _scan(node: ir.Node, version: int, op: Builder) -> None:
-    raise UnsupportedNodeError(
-        label(node),
-        describe(node),
-        "Scan of opset 8 scans a batch at a time, which no newer form does",
-        "export the model again at opset 9 or newer",
-    )
+    _replace_all(node, by_batch(node, op))
 
 
 @_upgrade(11, "Scatter")
@@ -392,11 +393,17 @@ def _roi_align(node: ir.Node, version: int, op: Builder) -> None:
 
 def _replace(node: ir.Node, value: ir.Value) -> None:
     """Put ``value`` in the place of the node's only output, which keeps its name."""
-    old = node.outputs[0]
-    name = old.name
-    value.type, value.shape = old.type, old.shape
-    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    _replace_all(node, [value])
+
+
+def _replace_all(node: ir.Node, values: Sequence[ir.Value]) -> None:
+    """Put ``values`` in the place of the node's outputs, which keep their names."""
+    names = [old.name for old in node.outputs]
+    for old, value in zip(node.outputs, values, strict=True):
+        value.type, value.shape = old.type, old.shape
+        old.replace_all_uses_with(value, replace_graph_outputs=True)
     graph = node.graph
     if graph is not None:
         graph.remove(node, safe=True)
-    value.name = name
+    for name, value in zip(names, values, strict=True):
+        value.name = name

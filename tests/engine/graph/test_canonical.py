@@ -200,3 +200,12 @@ def test_ir_versions() -> None:
     assert ir_version_for({"": 18, "com.microsoft": 1}) == 8
     assert ir_version_for({"": 22}) == onnx.helper.find_min_ir_version_for([helper.make_opsetid("", 22)])
     assert ir_version_for({"": 18, "ai.onnx.ml": 5}) >= 8
+
+
+def test_bins_of_a_real_spectrum_are_counted_once() -> None:
+    """The standard's inference counts all 16 where the attribute that halves them is left at its default."""
+    weights = {"step": np.asarray(8), "length": np.asarray(16)}
+    proto = model([node("STFT", "x step  length", "y")], {"x": [2, 128, 1]}, {"y": []}, weights, opset=17)
+    proto.graph.node[0].input[:] = ["x", "step", "", "length"]
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    assert dims(canonicalise(read_model(proto)).graph.outputs[0]) == (2, 15, 9, 2)

@@ -238,15 +238,6 @@ def test_scan_for_one_operand(wrt: list[str]) -> None:
     check_graph(scanning(), feeds, wrt)
 
 
-def test_scan_of_opset_8_is_refused() -> None:
-    steps = [node("Add", ["s", "x_"], ["s2"]), node("Identity", ["s2"], ["k"])]
-    body = graph(steps, [info("s", [3]), info("x_", [3])], ["s2", "k"])
-    scan = node("Scan", ["", "s0", "x"], ["s", "y"], body=body, num_scan_inputs=1)
-    proto = model([scan], [info("s0", [2, 3]), info("x", [2, 4, 3])], ["s", "y"], opset=8)
-    with pytest.raises(UnsupportedNodeError, match="opset 8"):
-        canonicalise(read_model(proto))
-
-
 # ----- Loop -------------------------------------------------------------------------------------------
 
 

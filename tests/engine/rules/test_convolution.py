@@ -36,6 +36,10 @@ CASES = [
     case("ConvTranspose", x=(2, 3, 4, 4), w=(3, 4, 3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
     case("ConvTranspose", x=(2, 3, 4, 4), w=(3, 4, 3, 3), strides=[2, 2], auto_pad="SAME_LOWER"),
     case("ConvTranspose", x=(2, 3, 4, 4), w=(3, 4, 3, 3), strides=[2, 2], output_shape=[8, 8], symbolic=False),
+    case("ConvTranspose", x=(2, 3, 3, 3), w=(3, 4, 3, 3), b=(4,), strides=[3, 2], output_shape=[10, 8], symbolic=False),
+    case("ConvTranspose", x=(2, 3, 3), w=(3, 4, 2), strides=[3], output_shape=[9], output_padding=[1], symbolic=False),
+    case("ConvTranspose", x=(2, 3, 3), w=(3, 4, 2), strides=[3], auto_pad="SAME_UPPER"),
+    case("ConvTranspose", x=(2, 3, 3), w=(3, 4, 1), strides=[3], auto_pad="SAME_LOWER"),
     case("ConvTranspose", x=(2, 2, 3, 3, 3), w=(2, 2, 2, 2, 2), strides=[2, 2, 2]),
 ]
 

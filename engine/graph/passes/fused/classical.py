@@ -16,7 +16,6 @@ import onnx_ir as ir
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.passes.fused.table import Splitter, splits
 from onnxplain.engine.graph.shapes import dims
-from onnxplain.engine.layout import pad_axis, slice_axis
 from onnxplain.engine.rules.node import Primal
 
 ML = "ai.onnx.ml"
@@ -127,8 +126,11 @@ def feature_vectorizer(op: Builder, node: Primal) -> Sequence[ir.Value | None]:
         known = dims(node.x(i))
         if known is None or len(known) != 2 or not isinstance(known[1], int):
             raise node.unsupported(f"its input {i} has an unknown number of columns", "give its inputs fixed sizes")
-        x = slice_axis(op, x, 1, 0, int(wanted)) if known[1] > wanted else x
-        blocks.append(pad_axis(op, x, 1, 0, int(wanted) - known[1]) if known[1] < wanted else x)
+        if known[1] > wanted:
+            x = op.Slice(x, [0], [int(wanted)], [1])
+        elif known[1] < wanted:
+            x = op.Pad(x, [0, int(wanted) - known[1]], None, [1])
+        blocks.append(x)
     return [op.Concat(*blocks, axis=1)]
 
 

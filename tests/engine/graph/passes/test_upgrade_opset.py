@@ -11,7 +11,7 @@ from canonical_run import numbers, operators, run, same_outputs
 from onnx import TensorProto, helper
 from tiny_models import model, node
 
-from onnxplain.engine.errors import OnnxplainError, UnsupportedNodeError
+from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import read_model
 
@@ -247,17 +247,6 @@ def test_scatter(opset: int) -> None:
 def test_roi_align_keeps_its_coordinates(opset: int) -> None:
     weights = {"rois": np.array([[0.3, 0.4, 3.0, 2.5]]), "at": np.array([1])}
     same_outputs(one("RoiAlign", X4, opset, weights, output_height=2, output_width=2, sampling_ratio=2), {"x": X4})
-
-
-def test_scan_of_opset_8_is_refused() -> None:
-    body = helper.make_graph(
-        [node("Add", "s e", "t"), node("Identity", "t", "o")], "body",
-        [helper.make_tensor_value_info(n, 1, []) for n in "se"], [helper.make_tensor_value_info(n, 1, []) for n in "to"],
-    )  # fmt: skip
-    n = helper.make_node("Scan", ["", "i", "x"], ["f", "y"], body=body, num_scan_inputs=1)
-    proto = model([n], {"x": [1, 3]}, {"y": [1, 3]}, {"i": np.zeros(1)}, opset=8)
-    with pytest.raises(OnnxplainError, match="Scan"):
-        canonicalise(read_model(proto))
 
 
 # ----- inside other graphs --------------------------------------------------------------------------
