@@ -67,6 +67,10 @@ class AttentionMethod(Method):
         assert result is not None
         plan.output("map", result, None)
 
+    def ship(self, plan: Plan) -> None:
+        super().ship(plan)
+        plan.output(f"attribution/{plan.memo['name']}", plan.values["places"], plan.values["places"].shape)
+
     def reduce(self, run: Run) -> Parts:
         attributions = {run.memo["name"]: run.outputs["places"]}
         return Parts(attributions, run.outputs["map"], notes=[run.memo["reason"]])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -216,3 +218,17 @@ def test_sequences_that_change_are_refused() -> None:
     proto = model(nodes, {"x": ["N", 6, 4]}, {"y": ["N", 2]}, weights)
     with pytest.raises(OptionError, match="over different sequences"):
         ox.explain(proto, np.ones((1, 6, 4), np.float32), method="attention_rollout", layout="channels_last")
+
+
+@pytest.mark.parametrize("method", ["attention_rollout", "attention_gradient"])
+def test_as_a_file(method: str, tmp_path: Path) -> None:
+    """The saved graph gives map and attribution without this package."""
+    proto, x = vision_transformer()
+    explainer = ox.compile(proto, method=method, threads=1)
+    explainer.save(tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    found = dict(zip(names, session.run(None, {"x": x, "target": np.array([1, 2])}), strict=True))
+    e = explainer(x, target=[1, 2])
+    np.testing.assert_allclose(found["saliency"], e.saliency, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found["attribution"], e.attributions["b1_attention"], rtol=1e-5, atol=1e-7)
