@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from onnxplain.engine.check import check as check
     from onnxplain.engine.demo import demo_input as demo_input
     from onnxplain.engine.errors import OnnxplainError as OnnxplainError
+    from onnxplain.engine.evaluation.catalogue import metrics as metrics
+    from onnxplain.engine.evaluation.evaluate import evaluate as evaluate
+    from onnxplain.engine.evaluation.report import EvaluationReport as EvaluationReport
     from onnxplain.engine.explainer import CompiledExplainer as CompiledExplainer
     from onnxplain.engine.explanation import Explanation as Explanation
     from onnxplain.engine.loading import Model as Model
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "CheckReport": "onnxplain.engine.check",
     "CompiledExplainer": "onnxplain.engine.explainer",
+    "EvaluationReport": "onnxplain.engine.evaluation.report",
     "Explanation": "onnxplain.engine.explanation",
     "Model": "onnxplain.engine.loading",
     "OnnxplainError": "onnxplain.engine.errors",
@@ -49,10 +53,12 @@ _WHERE = {
     "composite": "onnxplain.engine.propagation.recipes",
     "demo_input": "onnxplain.engine.demo",
     "demo_model": "onnxplain.models",
+    "evaluate": "onnxplain.engine.evaluation.evaluate",
     "explain": "onnxplain.engine.api",
     "export": "onnxplain.exporters",
     "load": "onnxplain.engine.loading",
     "methods": "onnxplain.engine.api",
+    "metrics": "onnxplain.engine.evaluation.catalogue",
     "operators": "onnxplain.engine.api",
     "vjp": "onnxplain.engine.vjp",
 }
