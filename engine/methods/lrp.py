@@ -19,6 +19,7 @@ from onnxplain.engine.propagation.relevance import BIASES, GATES, SOFTMAXES, Set
 from onnxplain.engine.propagation.relevance_defaults import (
     default_relevance,
     describe_secants,
+    held_fixed,
     left_to_taylor,
     secant_table,
 )
@@ -125,6 +126,8 @@ class LayerwiseRelevance(ComposedMethod):
         notes = []
         if other := left_to_taylor(plan.adjoints):
             notes.append(f"{', '.join(other)}: no rule of relevance; by the first-order Taylor share instead")
+        if held := held_fixed(plan.adjoints):
+            notes.append(f"{', '.join(held)}: relevance goes to the values, none to where or how they are taken")
         return notes + self.describe_entries(plan)
 
     def _account(self, plan: Plan) -> None:

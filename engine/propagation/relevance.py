@@ -174,13 +174,13 @@ def whole(node: Primal) -> ir.Value:
 
 # ----- the epsilon rule ---------------------------------------------------------------------------------
 
-#: Operands that carry data where the others are geometry or scales, held fixed.
-_DATA = {"GridSample": (0,), "RoiAlign": (0,), "DeformConv": (0, 1, 3), "Resize": (0,), "PRelu": (0,)}
+#: Operands that carry data where the others are geometry or slopes, held fixed.
+DATA = {"GridSample": (0,), "RoiAlign": (0,), "DeformConv": (0, 1, 3), "Resize": (0,), "PRelu": (0,)}
 
 
 def _shared(node: Primal, settings: Settings) -> tuple[list[int], int]:
     """Positions of the operands that get relevance, and the number of factors among them."""
-    wanted = [i for i in _DATA.get(node.op_type, range(len(node.inputs))) if node.active(i)]
+    wanted = [i for i in DATA.get(node.op_type, range(len(node.inputs))) if node.active(i)]
     if node.op_type in WEIGHTED:
         live = live_factors(node, factors(node), settings.held)
         held = set(factors(node)) - set(live)
@@ -256,7 +256,7 @@ def pass_on(op: Builder, node: Primal, *relevance: ir.Value | None) -> Sequence[
     """R_in = R: to the operand that an elementwise function is a function of."""
     arriving = relevance[0]
     assert arriving is not None
-    active = [i for i in _DATA.get(node.op_type, range(len(node.inputs))) if node.active(i)][:1]
+    active = [i for i in DATA.get(node.op_type, range(len(node.inputs))) if node.active(i)][:1]
     return given(node, {i: unbroadcast(op, arriving, node.x(i), node.y) for i in active})
 
 

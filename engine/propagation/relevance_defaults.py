@@ -15,6 +15,7 @@ from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.propagation.ledger import Entry as Absorbed
 from onnxplain.engine.propagation.ledger import enter
 from onnxplain.engine.propagation.relevance import (
+    DATA,
     RelevanceRule,
     Settings,
     epsilon_rule,
@@ -131,6 +132,12 @@ def left_to_taylor(adjoints: Adjoints) -> list[str]:
     """Operators of a walk that no rule of relevance serves, sorted."""
     known = {op_type for _, op_type in default_table(Settings()).operators()} - TAYLOR
     return sorted({n.op_type for n in adjoints.nodes if n.domain or n.op_type not in known})
+
+
+def held_fixed(adjoints: Adjoints) -> list[str]:
+    """Operators of a walk whose geometry or slope is active and gets no relevance, sorted."""
+    found = [n for n in adjoints.nodes if n.domain == "" and n.op_type in DATA]
+    return sorted({n.op_type for n in found if n.active_count() > sum(n.active(i) for i in DATA[n.op_type])})
 
 
 # ----- the other reading: a modified gradient -------------------------------------------------------------

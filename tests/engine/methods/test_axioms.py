@@ -177,6 +177,8 @@ BROKEN = [
     ("input_x_gradient", "weak_dependence"),
     ("input_x_gradient", "sensitivity"),
     ("integrated_gradients", "weak_dependence"),
+    ("lrp", "sensitivity"),
+    ("lrp", "weak_dependence"),
 ]
 
 

@@ -356,3 +356,22 @@ def test_active_scale_of_a_normalisation_is_refused() -> None:
     proto = model(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {}, opset=17)
     with pytest.raises(UnsupportedNodeError, match="scale or bias depends"):
         ox.explain(proto, X.astype(np.float32), method="lrp")
+
+
+def test_geometry_that_depends_on_the_input_is_held_fixed_and_told() -> None:
+    """A grid made from the picture itself: all relevance goes to the values that are sampled."""
+    nodes = [
+        *(node("Reshape", "x g", "a"), node("Tanh", "a", "grid"), node("Reshape", "x p", "picture")),
+        node("GridSample", "picture grid", "y"),
+    ]
+    shapes = {"g": np.array([0, 1, 2, 2]), "p": np.array([0, 1, 2, 2])}
+    e = relevance(nodes, X, shapes, target=(0, 0, 1))
+    assert any("GridSample: relevance goes to the values" in note for note in e.notes)
+    np.testing.assert_allclose(e.attributions["x"].sum(axis=1), e.score, rtol=1e-4)
+    plain = relevance(
+        [*nodes[2:3], node("Resize", "picture - - s", "y", mode="nearest")],
+        X,
+        {**shapes, "s": np.array([2, 1, 4, 4])},
+        target=(0, 0, 1),
+    )
+    assert not plain.notes
