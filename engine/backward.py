@@ -73,6 +73,7 @@ class Adjoints:
         obstacles: Nodes that could not be served, those inside other nodes' graphs included; empty unless the
             walk was asked to collect them.
         failed: The forward nodes that are such, or contain one.
+        unreached: The wanted values that no gradient reaches although it reaches others, and why.
         problem: Why no gradient reaches any wanted value; empty where one does, or where that was raised.
     """
 
@@ -81,6 +82,7 @@ class Adjoints:
     nodes: list[Primal] = field(default_factory=list)
     obstacles: list[UnsupportedNodeError] = field(default_factory=list)
     failed: list[Primal] = field(default_factory=list)
+    unreached: dict[ir.Value, str] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -215,9 +217,13 @@ def backward(
     result = walk.result
     result.path.blocked += [b for b in dict.fromkeys(walk.zeros) if b not in result.path.blocked]
     if not any(v in result.of for v in wanted):
-        result.problem = _no_way(wanted, result.path)
+        result.problem = _no_way(wanted, result.path.blocked)
         if not collect:
             raise BlockedGradientError(result.problem)
+        return result
+    for value in [v for v in wanted if v not in result.of]:
+        own = find_path(nodes, [value], seeds)
+        result.unreached[value] = _no_way([value], own.blocked + (walk.zeros if own.nodes else []))
     return result
 
 
@@ -238,11 +244,11 @@ def _sweep(
     return walk
 
 
-def _no_way(wanted: Sequence[ir.Value], path: Path) -> str:
+def _no_way(wanted: Sequence[ir.Value], blocked: Sequence[Blocked]) -> str:
     names = ", ".join(f"'{v.name}'" for v in wanted)
-    if not path.blocked:
+    if not blocked:
         return f"the target does not depend on {names}; choose another output or input"
-    ends = "; ".join(f"'{b.node}' ({b.operator}): {b.remedy}" for b in path.blocked[:5])
+    ends = "; ".join(f"'{b.node}' ({b.operator}): {b.remedy}" for b in blocked[:5])
     return f"no differentiable path leads from {names} to the target: the gradient is blocked at {ends}"
 
 

@@ -370,7 +370,9 @@ class CompiledExplainer:
                 else "the gradient is zero everywhere"
             )
             notes.append(f"{what} for sample(s) {zero[:10]}: the model is flat there, or saturated")
-        path = view.plan.adjoints.path if view.plan.adjoints is not None else None
+        adjoints = view.plan.adjoints
+        if adjoints is not None:
+            notes += [f"its map is zero: {why}" for why in adjoints.unreached.values()]
         quantised = is_quantised(self.source.canonical) and not self._as_deployed
         notes += [view.agreement["words"]] if view.agreement else []
         rewriter = view.plan.rewriter
@@ -393,7 +395,7 @@ class CompiledExplainer:
             baseline_score=parts.baseline_score,
             residual=parts.residual,
             quantisation=self.quantisation if quantised else "none",
-            blocked=tuple(map(str, path.blocked)) if path is not None else (),
+            blocked=tuple(map(str, adjoints.path.blocked)) if adjoints is not None else (),
             notes=tuple(notes),
             signed=parts.signed,
             standard_errors=parts.standard_errors,

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from tiny_models import fullgrad_net, model, node
 
 import onnxplain as ox
-from onnxplain.engine.errors import InputError, ModelFileError, TargetError
+from onnxplain.engine.errors import BlockedGradientError, InputError, ModelFileError, TargetError
 
 
 def test_a_model_that_can_be_explained() -> None:
@@ -164,3 +164,100 @@ def test_a_thousand_nodes_take_seconds_at_most() -> None:
     elapsed = time.perf_counter() - start
     print(f"check of 1,000 nodes: {elapsed:.2f} s")  # noqa: T201
     assert elapsed < 10
+
+
+# ----- graphs inside nodes ----------------------------------------------------------------------------
+
+
+def body(nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], outputs: list[str]) -> onnx.GraphProto:
+    kinds = {"still": TensorProto.BOOL}
+    results = [helper.make_tensor_value_info(o, kinds.get(o, TensorProto.FLOAT), None) for o in outputs]
+    return helper.make_graph(nodes, "inner", inputs, results)
+
+
+def obstructed_inside() -> onnx.ModelProto:
+    """Two obstacles in a Loop's body, one of them in a branch inside it, and one in front of the Loop."""
+    mine = helper.make_node("Relu", ["x"], ["h"], name="mine", domain="com.example")
+    second = helper.make_node("Relu", ["s"], ["r"], name="second", domain="com.example")
+    third = helper.make_node("Gelu", ["r"], ["t"], name="third", domain="com.example")
+    then, other = body([third], [], ["t"]), body([node("Exp", "r", "t")], [], ["t"])
+    steps = body(
+        [second, node("If", "c", "u", then_branch=then, else_branch=other), node("Identity", "going", "still")],
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("s", TensorProto.FLOAT, None),
+        ],
+        ["still", "u"],
+    )
+    proto = model(
+        [mine, node("Loop", "three - h", "l", body=steps), node("Exp", "l", "y")],
+        {"x": ["N", 2]}, {"y": ["N", 2]}, {"three": np.array(3)}, domains=["com.example"],
+    )  # fmt: skip
+    proto.graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+    return proto
+
+
+def test_obstacles_inside_of_loops_and_branches_are_all_listed() -> None:
+    report = ox.check(obstructed_inside())
+    assert not report.ok
+    assert [(o.node, o.operator) for o in report.obstacles] == [
+        ("third", "com.example::Gelu"),
+        ("second", "com.example::Relu"),
+        ("mine", "com.example::Relu"),
+    ]
+    assert all(o.reason and o.remedy for o in report.obstacles)
+    status = {o.operator: o.gradient for o in report.operators}
+    assert status == {"com.example::Relu": False, "Loop": False, "Exp": True}
+
+
+# ----- what is blocked: everywhere, in part, for one of several ---------------------------------------
+
+
+def ends_for_one() -> onnx.ModelProto:
+    """y = x round(z): all that leads from z is blocked."""
+    return model([node("Round", "z", "r"), node("Mul", "x r", "y")], {"x": ["N", 2], "z": ["N", 2]}, {"y": ["N", 2]})
+
+
+FEEDS = {"x": np.array([[1.2, 2.7]], np.float32), "z": np.array([[0.6, 3.3]], np.float32)}
+ONES = {"y": np.ones((1, 2), np.float32)}
+
+
+def test_blocked_everywhere_is_an_error_of_all() -> None:
+    proto = ends_for_one()
+    said = r"no differentiable path leads from 'z' to the target: .*'r_node' \(Round\)"
+    with pytest.raises(BlockedGradientError, match=said):
+        ox.vjp(proto, FEEDS, ONES, wrt=["z"])
+    with pytest.raises(BlockedGradientError, match=said):
+        ox.explain(proto, FEEDS, method="gradient", wrt=["z"])
+    report = ox.check(proto, wrt=["z"])
+    assert not report.ok
+    assert "blocked at 'r_node' (Round)" in report.problem
+
+
+def test_blocked_for_one_of_several_is_told_by_all() -> None:
+    proto = ends_for_one()
+    found = ox.vjp(proto, FEEDS, ONES)
+    np.testing.assert_allclose(found["x"], np.rint(FEEDS["z"]))
+    np.testing.assert_array_equal(found["z"], 0.0)
+    e = ox.explain(proto, FEEDS, method="gradient", target=0)
+    np.testing.assert_array_equal(e.attributions["z"], 0.0)
+    (note,) = (n for n in e.notes if n.startswith("its map is zero"))
+    assert "leads from 'z' to the target: the gradient is blocked at 'r_node' (Round)" in note
+    report = ox.check(proto)
+    assert report.ok
+    listed = tuple(f"{b.node} ({b.operator}): {b.remedy}" for b in report.blocked)
+    assert len(listed) == 1
+    assert found.blocked == e.blocked == listed
+
+
+def test_what_does_not_depend_on_an_input_is_told_apart_from_what_is_blocked() -> None:
+    proto = model(
+        [node("Exp", "x", "y"), node("Exp", "z", "w")], {"x": ["N", 2], "z": ["N", 2]}, {"y": ["N", 2], "w": ["N", 2]}
+    )
+    found = ox.vjp(proto, FEEDS, ONES)
+    np.testing.assert_array_equal(found["z"], 0.0)
+    assert found.blocked == ()
+    e = ox.explain(proto, FEEDS, method="gradient", output="y", target=0)
+    assert e.blocked == ()
+    assert any("the target does not depend on 'z'" in note for note in e.notes)
