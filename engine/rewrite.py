@@ -126,7 +126,7 @@ class Rewriter:
         found = next((v for v in outputs if v.name == name), self._values.get(name))
         if found is None or found.const_value is not None or found in self._original_inputs:
             raise TargetError(
-                f"the model computes no '{name}'; its outputs are {names}, and inner tensors can be named"
+                f"the model has no output '{name}'; it has {names}, and inner tensors can be named"
             )
         if not is_float(found):
             raise TargetError(f"output '{name}' is no float tensor and has no gradient; choose one of {names}")
