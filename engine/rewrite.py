@@ -125,9 +125,7 @@ class Rewriter:
             return self.value(found.name or "")
         found = next((v for v in outputs if v.name == name), self._values.get(name))
         if found is None or found.const_value is not None or found in self._original_inputs:
-            raise TargetError(
-                f"the model has no output '{name}'; it has {names}, and inner tensors can be named"
-            )
+            raise TargetError(f"the model has no output '{name}'; it has {names}, and inner tensors can be named")
         if not is_float(found):
             raise TargetError(f"output '{name}' is no float tensor and has no gradient; choose one of {names}")
         return self.value(name)
