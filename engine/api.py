@@ -11,8 +11,6 @@ from onnxplain.engine.explanation import Explanation
 from onnxplain.engine.graph.model import ModelSource
 from onnxplain.engine.loading import Model, load
 from onnxplain.engine.method import METHODS, create
-from onnxplain.engine.rules import load_rules
-from onnxplain.engine.rules.table import BIAS, FLAT, GRADIENT
 from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB
 from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec
@@ -145,28 +143,3 @@ def methods() -> list[dict[str, Any]]:
 
 def _default(field: Any) -> Any:
     return field.default if field.default is not dataclasses.MISSING else field.default_factory()
-
-
-def operators() -> list[dict[str, Any]]:
-    """All operators that are known, as data: domain, name, and what is known of each.
-
-    ``gradient`` is ``rule``, ``body`` where the standard's function body is differentiated instead, ``rewritten``
-    where a pass writes the operator in simpler ones, or ``zero`` where the derivative is zero everywhere it
-    exists; ``bias`` says whether full-gradient terms are defined.
-    """
-    from onnxplain.engine.graph.passes.expand_functions import EXPANDED
-    from onnxplain.engine.graph.passes.recurrent_cells import CELLS
-    from onnxplain.engine.graph.passes.resolve_sequences import HANDLERS
-
-    load_rules()
-    found = {key: {"gradient": "rule", "bias": False, "remedy": ""} for key in GRADIENT.operators()}
-    for key in BIAS.operators():
-        if key in found:
-            found[key]["bias"] = True
-    found |= {key: {"gradient": "body", "bias": True, "remedy": ""} for key in EXPANDED}
-    found |= {("", name): {"gradient": "rewritten", "bias": True, "remedy": ""} for name in (*CELLS, *HANDLERS)}
-    for key, flat in FLAT.items():
-        found[key] = {"gradient": "zero", "bias": False, "remedy": flat.remedy}
-    return [
-        {"domain": domain or "ai.onnx", "operator": name, **entry} for (domain, name), entry in sorted(found.items())
-    ]

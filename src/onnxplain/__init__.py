@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxplain.engine.api import compile as compile  # noqa: A004
     from onnxplain.engine.api import explain as explain
     from onnxplain.engine.api import methods as methods
-    from onnxplain.engine.api import operators as operators
+    from onnxplain.engine.catalogue import operators as operators
     from onnxplain.engine.check import CheckReport as CheckReport
     from onnxplain.engine.check import check as check
     from onnxplain.engine.demo import demo_input as demo_input
@@ -59,7 +59,7 @@ _WHERE = {
     "load": "onnxplain.engine.loading",
     "methods": "onnxplain.engine.api",
     "metrics": "onnxplain.engine.evaluation.catalogue",
-    "operators": "onnxplain.engine.api",
+    "operators": "onnxplain.engine.catalogue",
     "vjp": "onnxplain.engine.vjp",
 }
 
