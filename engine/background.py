@@ -96,7 +96,7 @@ def background_rows(background: Any, run: Run) -> tuple[dict[str, Array], bool]:
         OptionError: A file that cannot be read, or rows that do not fit.
     """
     if isinstance(background, str) and FilePath(background).suffix.lower() in (".npy", ".npz"):
-        background = _read(FilePath(background), list(run.x))
+        background = read_background(FilePath(background), list(run.x))
     given = background if isinstance(background, Mapping) else dict.fromkeys(run.x, background)
     arrays = {n: np.asarray(given[n]) for n in run.x if isinstance(given.get(n), np.ndarray)}
     if len(arrays) == len(run.x) and set(given) == set(run.x):
@@ -122,7 +122,37 @@ def _checked(arrays: dict[str, Array], run: Run) -> dict[str, Array]:
     return rows
 
 
-def _read(path: FilePath, names: list[str]) -> dict[str, Array]:
+def draw_numbers(
+    seed: int, count: int, rows: int, shapes: Mapping[str, tuple[int, ...]], *, noisy: bool
+) -> tuple[Array, Array, dict[str, Array]]:
+    """The numbers that :class:`Draws` draws for a background of given samples, all at once.
+
+    Args:
+        seed: Of the draws.
+        count: How many.
+        rows: Number of background samples.
+        shapes: Of one sample, per subject.
+        noisy: Whether noise is drawn.
+
+    Returns:
+        Alphas ``[count]``, rows ``[count]``, and unit noise ``[count, ...]`` per subject (none without noise).
+    """
+    alphas, chosen = np.empty(count), np.empty(count, dtype=np.int64)
+    noise = {n: np.empty((count, *shape)) for n, shape in shapes.items()} if noisy else {}
+    for draw in range(count):
+        rng = generator(seed, draw)
+        alphas[draw], chosen[draw] = rng.random(), int(rng.integers(rows))
+        for name, table in noise.items():
+            table[draw] = rng.standard_normal(shapes[name])
+    return alphas, chosen, noise
+
+
+def read_background(path: FilePath, names: list[str]) -> dict[str, Array]:
+    """Background samples per subject from an ``.npy`` or ``.npz`` file.
+
+    Raises:
+        OptionError: It cannot be read, or lacks a subject's.
+    """
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):

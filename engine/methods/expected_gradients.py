@@ -11,6 +11,7 @@ from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual
 from onnxplain.engine.method import REDUCTIONS, Method, Parts, Plan, Run, choose, method, reduce_channels
 from onnxplain.engine.paths import convergence, visit
+from onnxplain.engine.shipping.background import ship_expected
 
 #: A sum is accepted within so many of its standard errors, and within rounding.
 ERRORS, ROUNDING = 3.0, 1e-4
@@ -38,6 +39,9 @@ class Expected(Method):
     def build(self, plan: Plan) -> None:
         for name, gradient in plan.gradients().items():
             plan.output(f"gradient/{name}", gradient)
+
+    def ship(self, plan: Plan) -> None:
+        ship_expected(plan, self.background, self.draws, self.noise, self.reduction)
 
     def reduce(self, run: Run) -> Parts:
         tally = self._draw(run)

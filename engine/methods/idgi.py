@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.guided_path import GuidedPath
 from onnxplain.engine.method import Plan, Run, choose, method
@@ -15,6 +16,7 @@ from onnxplain.engine.methods.guided_ig import check_band
 from onnxplain.engine.methods.path_family import Found, PathMethod
 from onnxplain.engine.paths import BlurPath, Path, StraightPath
 from onnxplain.engine.quadrature import quadrature
+from onnxplain.engine.shipping.straight import ship_shared_changes
 
 PATHS = ("straight", "guided", "blur")
 
@@ -65,6 +67,11 @@ class IDGI(PathMethod):
         if self.path == "blur":
             check_blur(plan)
         super().build(plan)
+
+    def ship(self, plan: Plan) -> None:
+        if self.path != "straight":
+            raise OptionError(f"path='{self.path}' is travelled outside a graph; only path='straight' can be written")
+        ship_shared_changes(plan, quadrature("riemann_left", self.steps)[0], self.baseline, self.reduction)
 
     def _blur(self, run: Run) -> BlurPath:
         return BlurPath(run.x, run.labels, self.sigma, self.steps, leading=True)

@@ -7,7 +7,7 @@ clean input, and memory is that of one point per sample whatever the number of p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -26,6 +26,7 @@ class Here:
     """One turn of the loop, inside its body.
 
     Attributes:
+        plan: The graph around.
         op: Builder of the body.
         turn: Number of the turn, an int64 scalar.
         points: Where the model is evaluated, per subject.
@@ -33,11 +34,16 @@ class Here:
         score: ``[N]``.
     """
 
+    plan: Plan
     op: Builder
     turn: ir.Value
     points: dict[str, ir.Value]
     gradients: dict[str, ir.Value]
     score: ir.Value
+
+    def score_at(self, points: Mapping[str, ir.Value]) -> ir.Value:
+        """The score at further points, ``[N]``: one more forward pass."""
+        return score_at(self.plan, points, self.op)
 
     def pick(self, table: ir.Value) -> ir.Value:
         """This turn's row of a table whose first axis counts turns."""
@@ -48,6 +54,10 @@ class Here:
 At = Callable[[Builder, ir.Value], dict[str, ir.Value]]
 #: What a turn adds to each sum.
 Gather = Callable[[Here], Sequence[ir.Value]]
+
+
+#: From a turn and what the turns before have left to what it leaves itself.
+Update = Callable[[Here, Sequence[ir.Value]], Sequence[ir.Value]]
 
 
 def sum_over_points(
@@ -66,32 +76,65 @@ def sum_over_points(
     Returns:
         One sum per start.
     """
+
+    def add(here: Here, sums: Sequence[ir.Value]) -> list[ir.Value]:
+        return [here.op.Add(total, part) for total, part in zip(sums, gather(here), strict=True)]
+
+    return over_points(plan, count, at, add, starts, lookup)
+
+
+def over_points(
+    plan: Plan, count: int, at: At, update: Update, starts: Sequence[ir.Value], lookup: Lookup = gradients
+) -> list[ir.Value]:
+    """Emit a loop over points that carries states, and give what it leaves.
+
+    Args:
+        plan, count, at, lookup: As for :func:`sum_over_points`.
+        update: Emits the states after a turn.
+        starts: The states before the first.
+    """
     op = plan.rewriter.op
     graph, inner = new_graph(op, "points")
-    counter = op.constant(0, ir.DataType.INT64)
-    turn = formal(inner, graph, counter, "turn")
+    turn = formal(inner, graph, op.constant(0, ir.DataType.INT64), "turn")
     going = formal(inner, graph, op.constant(True, ir.DataType.BOOL), "going")
-    sums = [formal(inner, graph, s, "sum") for s in starts]
+    states = [formal(inner, graph, s, "state") for s in starts]
     here = _evaluate(plan, inner, turn, at(inner, turn), lookup)
-    after = [inner.Add(total, part) for total, part in zip(sums, gather(here), strict=True)]
-    returned(inner, graph, [going, *after], [going, *starts])
+    returned(inner, graph, [going, *update(here, states)], [going, *starts])
     return control(op, "Loop", [op.constant(count, ir.DataType.INT64), None, *starts], starts, body=graph)
 
 
 def _evaluate(plan: Plan, op: Builder, turn: ir.Value, points: dict[str, ir.Value], lookup: Lookup) -> Here:
     """The model and its reverse pass at the points."""
     seed = plan.seed
-    forward = between(plan.rewriter.graph, [seed.explained, seed.cotangent, seed.score])
-    substitutes = {s.value: points[s.name] for s in plan.subjects}
-    if seed.index is not None:
-        substitutes[seed.index] = seed.index  # the class was chosen on the clean input
-    twins = replay(op, forward, substitutes)
+    twins = _again(plan, points, op, [seed.explained, seed.cotangent, seed.score])
     explained = twins.get(seed.explained, seed.explained)
     cotangent = twins.get(seed.cotangent, seed.cotangent)
     wanted = list(points.values())
     found = backward(op, list(op.graph), {explained: cotangent}, wanted, lookup).of
     adjoints = {n: found[p] if p in found else zeros_like(op, p) for n, p in points.items()}
-    return Here(op, turn, points, adjoints, twins.get(seed.score, seed.score))
+    return Here(plan, op, turn, points, adjoints, twins.get(seed.score, seed.score))
+
+
+def score_at(plan: Plan, points: Mapping[str, ir.Value], op: Builder | None = None) -> ir.Value:
+    """Emit the score at other points, ``[N]``, with the target of the clean input.
+
+    Args:
+        plan: The graph.
+        points: Per subject.
+        op: Where to emit; the end of the graph by default.
+    """
+    score = plan.seed.score
+    return _again(plan, points, op or plan.rewriter.op, [score]).get(score, score)
+
+
+def _again(
+    plan: Plan, points: Mapping[str, ir.Value], op: Builder, ends: Sequence[ir.Value]
+) -> dict[ir.Value, ir.Value]:
+    """Copies of what leads from the subjects to the ends; the class stays the one chosen on the clean input."""
+    substitutes = {s.value: points[s.name] for s in plan.subjects}
+    if plan.seed.index is not None:
+        substitutes[plan.seed.index] = plan.seed.index
+    return replay(op, between(plan.rewriter.graph, ends), substitutes)
 
 
 def between(graph: ir.Graph, ends: Sequence[ir.Value]) -> list[ir.Node]:

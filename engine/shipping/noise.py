@@ -45,7 +45,7 @@ def ship_noisy_gradient(
     """
     op = plan.rewriter.op
     tables = {s.name: _stored(plan, s, draws, seed, i) for i, s in enumerate(plan.subjects)}
-    widths = {s.name: _width(op, s.value, spread) for s in plan.subjects}
+    widths = {s.name: noise_width(op, s.value, spread) for s in plan.subjects}
     clean = plan.gradients()
 
     def at(inner: Builder, turn: ir.Value) -> dict[str, ir.Value]:
@@ -73,7 +73,7 @@ def ship_noisy_gradient(
     deliver(plan, found, reduction)
 
 
-def _width(op: Builder, x: ir.Value, spread: float) -> ir.Value:
+def noise_width(op: Builder, x: ir.Value, spread: float) -> ir.Value:
     """Standard deviation per sample, in x's number of axes."""
     axes = list(range(1, len(dims(x) or ())))
     return op.Mul(op.Sub(op.ReduceMax(x, axes, keepdims=1), op.ReduceMin(x, axes, keepdims=1)), spread)
