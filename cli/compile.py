@@ -34,6 +34,10 @@ def compile_file(
         str,
         typer.Option("--weights", metavar="WHERE", help="embedded, external (FILE.data) or shared (in MODEL itself)."),
     ] = "embedded",
+    adjoints: Annotated[
+        bool, typer.Option("--adjoints", help="Return the adjoints of the input and of every bias, unaggregated.")
+    ] = False,
+    half: Annotated[bool, typer.Option("--float16", help="Compute in half precision.")] = False,
     output: o.Output = None,
     head: o.Head = None,
     wrt: o.Wrt = None,
@@ -61,8 +65,8 @@ def compile_file(
         model, method=method, output=output, head=head, wrt=wrt or None, layout=axes_of(layout), **how, **options
     )
     fixed = _target(target)
-    explainer.save(out, target=fixed, weights=weights)  # type: ignore[arg-type]
-    facts = describe(explainer.ship(fixed))  # type: ignore[arg-type]
+    explainer.save(out, target=fixed, weights=weights, adjoints=adjoints, half=half)  # type: ignore[arg-type]
+    facts = describe(explainer.ship(fixed, adjoints=adjoints))  # type: ignore[arg-type]
     size = out.stat().st_size
     if as_json:
         show_json({"written": str(out), "bytes": size, "method": method, **facts})

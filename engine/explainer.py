@@ -98,34 +98,53 @@ class CompiledExplainer:
         """The rewritten graph."""
         return self.program().model
 
-    def ship(self, target: int | Literal["input", "argmax"] = "input") -> ir.Model:
+    def ship(
+        self, target: int | Literal["input", "argmax"] = "input", *, adjoints: bool = False, half: bool = False
+    ) -> ir.Model:
         """The explainer as one model, for any runtime: see :mod:`onnxplain.engine.shipping.shipment`.
 
         Args:
             target: ``input``: the file takes ``target``; ``argmax`` or a flat index: it is fixed.
+            adjoints: Whatever the method, return ``gradient`` and the adjoint of every bias position: see
+                :mod:`onnxplain.engine.shipping.adjoints`.
+            half: Compute in float16.
 
         Raises:
             OptionError: The method cannot be written as a file.
             TargetError: The index is out of range.
         """
+        from onnxplain.engine.shipping.adjoints import ship_adjoints
+        from onnxplain.engine.shipping.half import in_half_precision
         from onnxplain.engine.shipping.shipment import ship
 
         rewriter = self._rewriter()
         subjects = [self._subject(rewriter, n, n not in self.declared, False) for n in self._subject_names(rewriter)]
-        fixed = None if target == "input" else target
-        seed = rewriter.seed(self.output, self.head, "index", fixed=fixed)
-        if isinstance(fixed, int):
-            known = dims(seed.explained)
-            sizes = [d for d in (known or ())[1:] if isinstance(d, int)]
-            complete = known is not None and len(sizes) == len(known) - 1
-            flat_indices(Target.index(fixed), 1, tuple(sizes) if complete else None)
-            if fixed < 0:
-                raise TargetError(f"target {fixed} is out of range for a fixed target; count from 0, or use 'argmax'")
+        seed = rewriter.seed(self.output, self.head, "index", fixed=None if target == "input" else target)
+        if isinstance(target, int):
+            self._check_fixed(target, dims(seed.explained))
         facts = {**self._fixed, "head": self.head, "target": target, "quantisation": self.quantisation}
-        return ship(self.method, rewriter, subjects, seed, self.output, facts)
+        if adjoints:
+            model = ship_adjoints(rewriter, subjects, seed, self.output, facts)
+        else:
+            model = ship(self.method, rewriter, subjects, seed, self.output, facts)
+        return in_half_precision(model) if half else model
+
+    @staticmethod
+    def _check_fixed(target: int, known: Dims | None) -> None:
+        sizes = [d for d in (known or ())[1:] if isinstance(d, int)]
+        complete = known is not None and len(sizes) == len(known) - 1
+        flat_indices(Target.index(target), 1, tuple(sizes) if complete else None)
+        if target < 0:
+            raise TargetError(f"target {target} is out of range for a fixed target; count from 0, or use 'argmax'")
 
     def save(
-        self, path: str | Path, *, target: int | Literal["input", "argmax"] = "input", weights: Weights = "embedded"
+        self,
+        path: str | Path,
+        *,
+        target: int | Literal["input", "argmax"] = "input",
+        weights: Weights = "embedded",
+        adjoints: bool = False,
+        half: bool = False,
     ) -> Path:
         """Write one self-contained ONNX file that answers and explains, without this package.
 
@@ -135,7 +154,7 @@ class CompiledExplainer:
 
         Args:
             path: Where to.
-            target: See :meth:`ship`.
+            target, adjoints, half: See :meth:`ship`.
             weights: ``embedded``; ``external``: in ``<path>.data``; ``shared``: in the model's own file, which
                 has to lie in the same folder and stay there.
 
@@ -146,7 +165,7 @@ class CompiledExplainer:
         """
         from onnxplain.engine.shipping.weights import write
 
-        return write(self.ship(target), Path(path), weights, self.source.source)
+        return write(self.ship(target, adjoints=adjoints, half=half), Path(path), weights, self.source.source)
 
     def program(self, *slots: Slot) -> Program:
         """The rewritten graph for these explained scalars (one element of the output by default), built on first use."""

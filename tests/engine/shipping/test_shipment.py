@@ -159,3 +159,36 @@ numpy.save("out.npy", session.run(["saliency"], {"x": numpy.load("x.npy")})[0])
     expected = explainer(x, target=1).saliency
     assert expected is not None
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-5)
+
+
+def test_adjoints_of_every_bias(tmp_path: Path) -> None:
+    """Summed over places, the adjoint times the bias is the term that FullGrad reports."""
+    proto, x = batch()
+    explainer = ox.compile(proto, method="fullgrad", term_maps=True)
+    path = explainer.save(tmp_path / "a.onnx", adjoints=True, target=1)
+    found = run(path, {"x": x})
+    e = explainer(x, target=1)
+    assert e.terms is not None
+    about = {p.key: p.value for p in onnx.load(path).metadata_props}
+    entries = json.loads(about["onnxplain.biases"])
+    assert [b["parameter"] for b in entries] == [i.parameter for i in e.terms.info if i.kind == "explicit"]
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    for k, entry in enumerate(entries):
+        adjoint, bias = found[entry["output"]], weights[entry["parameter"]]
+        shaped = bias.reshape(-1, 1, 1) if adjoint.ndim == 4 else bias
+        total = (adjoint * shaped).reshape(len(x), -1).sum(axis=1)
+        np.testing.assert_allclose(total, e.terms.biases[:, k], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["gradient"] * x, e.attributions["x"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gradient", "fullgrad", "integrated_gradients"])
+def test_half_precision_is_near(method: str, tmp_path: Path) -> None:
+    proto, x = batch()
+    explainer = ox.compile(proto, method=method, **SHIPPED[method])
+    found = run(explainer.save(tmp_path / "h.onnx", half=True), {"x": x, "target": np.array([1, 1, 1])})
+    (expected,) = explainer(x, target=1).attributions.values()
+    assert found["attribution"].dtype == np.float32
+    # float16 has eleven bits; a path goes through a few hundred operations.
+    assert np.abs(found["attribution"] - expected).max() < 2e-2 * np.abs(expected).max()
+    kinds = {t.data_type for t in onnx.load(tmp_path / "h.onnx").graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
