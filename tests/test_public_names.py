@@ -17,7 +17,7 @@ import onnxplain as ox
 HEAVY = ("torch", "tensorflow", "jax", "onnxruntime", "onnx", "onnx_ir", "cv2", "matplotlib")
 
 #: The names that the design promises and that exist so far.
-PROMISED = {"Target", "check", "compile", "explain", "export", "load", "methods", "operators", "vjp"}
+PROMISED = {"Target", "check", "compile", "explain", "export", "load", "methods", "operators", "verify", "vjp"}
 
 
 def in_new_process(code: str) -> str:

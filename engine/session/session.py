@@ -6,9 +6,13 @@ what loads, so a provider that was asked for and is not there afterwards is an e
 
 from __future__ import annotations
 
+import functools
 import tempfile
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxplain.engine.errors import OnnxplainError, SessionError
+from onnxplain.engine.graph.builder import PREFIX
 from onnxplain.engine.graph.model import to_proto
 from onnxplain.engine.session.custom_ops import CustomOps, Implementations, implementations
 from onnxplain.engine.session.providers import REFERENCE, ProviderSpec, check_available, resolve
@@ -26,6 +31,34 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 #: Models above this size do not fit into one protobuf message and go through external data.
 _PROTO_LIMIT = 1_800_000_000
+
+
+class OutOfTimeError(SessionError):
+    """The reference evaluator took longer than it was allowed."""
+
+
+#: When the reference evaluator has to be done, by the monotonic clock.
+_DEADLINE: ContextVar[float] = ContextVar("deadline", default=float("inf"))
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Let the reference evaluator work no longer than that inside; looked at between two nodes.
+
+    Past it, its runs raise :class:`OutOfTimeError`. onnxruntime cannot be stopped and is not.
+    """
+    token = _DEADLINE.set(min(_DEADLINE.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
+
+
+def _in_time(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run one node of the reference evaluator, unless time is over."""
+    if time.monotonic() > _DEADLINE.get():
+        raise OutOfTimeError("the reference evaluator is too slow for this model in the time that it is given")
+    return run(*args, **kwargs)
 
 
 class Session:
@@ -62,6 +95,8 @@ class Session:
         self._session: Any = None
         if wanted == [REFERENCE]:
             self._reference = _reference(model, extra)
+            for node in self._reference.rt_nodes_:
+                node.run = functools.partial(_in_time, node.run)
             self.providers = [REFERENCE]
             return
         runtime = import_runtime()
@@ -84,6 +119,7 @@ class Session:
 
         Raises:
             MemoryError: The runtime could not allocate memory; a smaller batch may fit.
+            OutOfTimeError: The reference evaluator took longer than :func:`time_limit` allows.
             SessionError: It failed for another reason.
         """
         names = list(outputs) if outputs is not None else self.outputs
@@ -94,6 +130,8 @@ class Session:
                     results = self._reference.run(names, dict(feeds))
             else:
                 results = self._session.run(names, dict(feeds))
+        except OutOfTimeError:
+            raise
         except Exception as e:  # every runtime error, whatever its class
             text = str(e)
             if isinstance(e, MemoryError) or any(
@@ -160,7 +198,19 @@ def _reference(model: ir.Model, extra: Implementations) -> Any:
     from onnxplain.engine.session.reference_ops import CORRECTED
 
     proto: onnx.ModelProto = to_proto(model)
+    _name_outputs(proto.graph, "")
     try:
         return ReferenceEvaluator(proto, new_ops=[*CORRECTED, *extra.evaluators])
     except Exception as e:  # it raises many kinds for what it lacks
         raise SessionError(f"the reference evaluator refuses the graph: {_short(str(e))}") from e
+
+
+def _name_outputs(graph: onnx.GraphProto, prefix: str) -> None:
+    """Name results that are left out: the evaluator would take the last of them for every operand that is left out."""
+    for i, node in enumerate(graph.node):
+        for j, name in enumerate(node.output):
+            if not name:
+                node.output[j] = f"{PREFIX}/unused/{prefix}{i}/{j}"
+        for attribute in node.attribute:
+            for k, inner in enumerate((*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)):
+                _name_outputs(inner, f"{prefix}{i}/{attribute.name}/{k}/")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    import onnxplain.rules as rules  # noqa: F401
     from onnxplain.engine.api import compile as compile  # noqa: A004
     from onnxplain.engine.api import explain as explain
     from onnxplain.engine.api import methods as methods
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from onnxplain.engine.propagation.recipes import composite as composite
     from onnxplain.engine.targets import Target as Target
     from onnxplain.engine.targets import Targets as Targets
+    from onnxplain.engine.verification.report import VerifyReport as VerifyReport
+    from onnxplain.engine.verify import verify as verify
     from onnxplain.engine.vjp import vjp as vjp
     from onnxplain.exporters import export as export
     from onnxplain.models import demo_model as demo_model
@@ -48,6 +51,7 @@ _WHERE = {
     "OnnxplainError": "onnxplain.engine.errors",
     "Target": "onnxplain.engine.targets",
     "Targets": "onnxplain.engine.targets",
+    "VerifyReport": "onnxplain.engine.verification.report",
     "check": "onnxplain.engine.check",
     "compile": "onnxplain.engine.api",
     "composite": "onnxplain.engine.propagation.recipes",
@@ -60,6 +64,7 @@ _WHERE = {
     "methods": "onnxplain.engine.api",
     "metrics": "onnxplain.engine.evaluation.catalogue",
     "operators": "onnxplain.engine.catalogue",
+    "verify": "onnxplain.engine.verify",
     "vjp": "onnxplain.engine.vjp",
 }
 
@@ -71,8 +76,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_WHERE[name]), name)
         globals()[name] = value
         return value
+    if name == "rules":  # what plug-ins are written with
+        return importlib.import_module("onnxplain.rules")
     raise AttributeError(f"module 'onnxplain' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+    return sorted({*globals(), *_WHERE, "rules"})
