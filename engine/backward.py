@@ -146,7 +146,7 @@ def _through_steps(first: int) -> Callable[[ir.Node, set[ir.Value], list[_End]],
         body = next(subgraphs(node))
         after = list(body.outputs)[1 if first else 0 :]
         scanned = node.attributes.get("num_scan_inputs")
-        states = len(node.inputs) - first - (scanned.as_int() if scanned is not None else 0)
+        states = max(len(node.inputs) - first - (scanned.as_int() if scanned is not None else 0), 0)
         given = zip(list(node.inputs)[first:], list(body.inputs)[first:], strict=False)
         active.update(inside for x, inside in given if x is not None and x in active)
         while True:

@@ -308,7 +308,7 @@ def loop(op: Builder, node: Primal, *dy: ir.Value | None) -> Sequence[Contributi
     body, stem = _graph(node), f"{node.name}/adjoint"
     _check_tensors(node)
     _check_states(node, body)
-    count = len(node.ir.inputs) - 2
+    count = max(len(node.ir.inputs) - 2, 0)
     active = [i for i in range(count) if node.is_active(body.inputs[2 + i])]
     captured = [x for _, x in _captured(node)]
     graph, inner = new_graph(op, stem)
@@ -357,7 +357,7 @@ def _read_back(
 def loop_bias(op: Builder, node: Primal) -> Sequence[Bias]:
     """y - J p, with the tangents of the states as further states."""
     body, stem = _graph(node), f"{node.name}/tangent"
-    count = len(node.ir.inputs) - 2
+    count = max(len(node.ir.inputs) - 2, 0)
     active = [i for i in range(count) if node.is_active(body.inputs[2 + i])]
     graph, inner = new_graph(op, stem)
     formals = [formal(inner, graph, v, stem) for v in body.inputs]

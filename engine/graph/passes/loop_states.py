@@ -7,15 +7,18 @@ It also sees no constant of an outer graph from inside a body, so that an Unsque
 2. Sizes that come out differently are not known, and the body is inferred again, until it agrees with itself.
 3. The node's results get those sizes, and the nodes behind it are inferred where they had none.
 
-Shapes that a file notes for the inputs of a body are not trusted, like all others.
+Shapes that a file notes for the inputs of a body are not trusted, like all others. A Loop that has neither states
+nor a condition gets the condition that is true: an operand that is left out at the end is easily lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import onnx_ir as ir
 
+from onnxplain.engine.graph.builder import Builder, names_of
 from onnxplain.engine.graph.captures import subgraphs
 from onnxplain.engine.graph.infer import infer_node
 from onnxplain.engine.graph.shapes import Dim, Dims, dims, set_dims
@@ -31,8 +34,20 @@ class LoopStatesPass(ir.passes.InPlacePass):
         opset = model.graph.opset_imports.get("", 18)
         found = any(n.op_type in _SETTLED for n in ir.traversal.RecursiveGraphIterator(model.graph))
         if found:
+            _say_conditions(model)
             _visit(model.graph, opset)
         return ir.passes.PassResult(model, modified=found)
+
+
+def _say_conditions(model: ir.Model) -> None:
+    taken: set[str] | None = None
+    for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        if node.op_type != "Loop" or node.domain != "" or len(node.inputs) > 2 or not isinstance(node.graph, ir.Graph):
+            continue
+        if len(node.inputs) < 2 or node.inputs[1] is None:
+            taken = names_of(model.graph) if taken is None else taken
+            node.resize_inputs(2)
+            node.replace_input_with(1, Builder(node.graph, taken=taken).constant(np.asarray(True)))
 
 
 def _visit(nodes: Iterable[ir.Node], opset: int) -> None:

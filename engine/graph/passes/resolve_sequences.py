@@ -3,7 +3,8 @@
 What a sequence holds is followed from where it is made to where a tensor is taken out of it:
 
 1. SequenceEmpty, SequenceConstruct, SequenceInsert and SequenceErase at constant positions, SplitToSequence ->
-   a list of values, or one tensor that is cut into equal pieces (as many as there turn out to be)
+   a list of values, or one tensor that is cut into equal pieces (as many as there turn out to be). Pieces of
+   one element without their axis (``keepdims=0``) may be told by a size of 1 as well, as onnxruntime has it.
 2. ``SequenceAt`` -> the value; at a position of the run time a Gather, or an If per value
 3. ``ConcatFromSequence`` -> Concat, of Unsqueeze where a new axis is made; the tensor itself where it was cut
 4. ``SequenceLength`` -> the number, or the size over the size of a piece
@@ -42,7 +43,7 @@ from onnxplain.engine.graph.passes.sequence_values import (
     Unknown,
     Work,
     declare,
-    forget_symbols,
+    forget_doubtful,
 )
 from onnxplain.engine.graph.shapes import constant, dims, is_container, rank
 
@@ -81,7 +82,7 @@ def _has_sequences(model: ir.Model) -> bool:
 
 def _describe(model: ir.Model) -> None:
     declare(model.graph)
-    forget_symbols(model)
+    forget_doubtful(model)
 
 
 def _resolve(model: ir.Model) -> bool:
@@ -89,7 +90,10 @@ def _resolve(model: ir.Model) -> bool:
         return False
     _describe(model)
     found = list(ir.traversal.RecursiveGraphIterator(model.graph))
-    if any(is_container(x) for n in found if n.op_type == "Loop" for x in n.inputs):
+    loops = [n for n in found if n.op_type == "Loop" and any(map(is_container, n.inputs))]
+    if loops:
+        for loop in loops:
+            nodes.drop_whole_slices(next(subgraphs(loop)))
         LoopStatesPass()(model)  # sizes inside bodies
         _describe(model)
     resolver = _Resolver(model)
@@ -166,13 +170,14 @@ def _split(work: _Resolver, node: ir.Node) -> None:
     x = nodes.operand(node, 0)
     sizes = node.inputs[1] if len(node.inputs) > 1 else None
     keeps = bool(nodes.number(node, "keepdims", 1))
-    if sizes is not None and not keeps:
+    axis = nodes.from_front(nodes.number(node, "axis", 0), rank(x))
+    known = constant(sizes)
+    ones = known is not None and known.ndim == 0 and int(known) == 1  # PyTorch's unbind: the axis goes
+    if sizes is not None and not keeps and not ones:
         raise Unknown(
             "it has both sizes and keepdims=0, which the standard ignores and onnxruntime does not",
             "export it with keepdims=1, and a Squeeze behind it where the axis is to go",
         )
-    axis = nodes.from_front(nodes.number(node, "axis", 0), rank(x))
-    known = constant(sizes)
     if sizes is None or (known is not None and known.ndim == 0):
         size = 1 if known is None else int(known)
         whole = dims(x)

@@ -264,7 +264,7 @@ def unpack_if(work: Work, node: ir.Node) -> None:
 def collect_in_loop(work: Work, node: ir.Node) -> None:
     """A Loop that appends one tensor per trip to an empty sequence -> a scan output, which is that sequence in pieces."""
     body = next(subgraphs(node))
-    count = len(node.inputs) - 2
+    count = max(len(node.inputs) - 2, 0)
     states = [i for i in range(count) if is_container(node.inputs[2 + i])]
     appended = [_appended(work, node, body, i) for i in states]
     kept = [i for i in range(count) if i not in states]
@@ -278,7 +278,7 @@ def collect_in_loop(work: Work, node: ir.Node) -> None:
         maker = outputs[1 + i].producer()
         assert maker is not None
         body.remove(maker, safe=False)
-    given = [node.inputs[0], node.inputs[1], *(node.inputs[2 + i] for i in kept)]
+    given = [*node.inputs[:2], *(node.inputs[2 + i] for i in kept)]
     results = _rebuilt(work, node, given, len(kept) + collected + len(states))
     old = list(node.outputs)
     for value, new in zip([*(old[i] for i in kept), *old[count:]], results, strict=False):
@@ -311,6 +311,19 @@ def _appended(work: Work, node: ir.Node, body: ir.Graph, index: int) -> ir.Value
     if value is None or not _is_uniform(work, value):
         raise Unknown(f"{name} of tensors whose shape may differ from trip to trip", _SHAPES_DIFFER)
     return value
+
+
+def drop_whole_slices(graph: ir.Graph) -> None:
+    """Remove what cuts nothing off (``x[:]``), which hides that sizes stay as they are."""
+    for node in list(graph):
+        if node.op_type == "Slice" and node.domain == "" and len(node.inputs) > 2:
+            starts, ends = constant(node.inputs[1]), constant(node.inputs[2])
+            steps = constant(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else np.ones(1)
+            if starts is None or ends is None or steps is None:
+                continue
+            if not np.any(starts) and np.all(steps == 1) and np.all(ends >= np.iinfo(np.int32).max):
+                node.outputs[0].replace_all_uses_with(operand(node, 0), replace_graph_outputs=True)
+                drop(node)
 
 
 def _rebuilt(work: Work, node: ir.Node, inputs: Sequence[ir.Value | None], count: int) -> list[ir.Value]:

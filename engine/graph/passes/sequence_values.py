@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,28 +67,47 @@ OPERATORS = _MAKERS | {
 }
 
 
-def forget_symbols(model: ir.Model) -> None:
-    """Drop the invented sizes of what comes out of sequences, and of all that is computed from it.
+def forget_doubtful(model: ir.Model) -> None:
+    """Drop what inference invents about tensors that come out of sequences, and about all that is computed from them.
 
-    The standard's inference describes all tensors of a sequence by one shape. A size that it has no number
-    for thus bears one symbol for different sizes, and broadcasting between two of them would go unseen.
+    1. The standard describes all tensors of a sequence by one shape. A size that it has no number for thus bears
+       one symbol for different sizes, and broadcasting between two of them would go unseen.
+    2. A sequence that is split by sizes keeps the axis by the standard, with ``keepdims=0`` as well; what lacks
+       it by onnxruntime has another rank.
     """
     known = input_symbols(model)
-    doubtful: set[ir.Value] = set()
+    for value in _computed_from(model, _is_operator):
+        if value.shape is not None:
+            set_dims(value, [d if isinstance(d, int) or d in known else None for d in dims(value) or ()])
+    for value in _computed_from(model, _is_unbound):
+        value.shape = None
+
+
+def _is_operator(node: ir.Node) -> bool:
+    return node.domain == "" and node.op_type in OPERATORS
+
+
+def _is_unbound(node: ir.Node) -> bool:
+    keeps = node.attributes.get("keepdims")
+    sized = len(node.inputs) > 1 and node.inputs[1] is not None
+    return node.domain == "" and node.op_type == "SplitToSequence" and sized and keeps is not None and not keeps.value
+
+
+def _computed_from(model: ir.Model, chosen: Callable[[ir.Node], bool]) -> set[ir.Value]:
+    """Results of the chosen nodes and of all that depend on them, inside graphs as well."""
+    found: set[ir.Value] = set()
 
     def visit(nodes: Iterable[ir.Node]) -> None:
         for node in nodes:
-            hit = (node.domain == "" and node.op_type in OPERATORS) or any(x in doubtful for x in operands(node))
+            hit = chosen(node) or any(x in found for x in operands(node))
             for graph in subgraphs(node):
-                doubtful.update(graph.inputs if hit else ())
+                found.update(graph.inputs if hit else ())
                 visit(graph)
-                hit = hit or any(v in doubtful for v in graph.outputs)
-            doubtful.update(node.outputs if hit else ())
+                hit = hit or any(v in found for v in graph.outputs)
+            found.update(node.outputs if hit else ())
 
     visit(model.graph)
-    for value in doubtful:
-        if value.shape is not None:
-            set_dims(value, [d if isinstance(d, int) or d in known else None for d in dims(value) or ()])
+    return found
 
 
 def input_symbols(model: ir.Model) -> set[str]:

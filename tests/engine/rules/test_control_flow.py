@@ -336,3 +336,25 @@ def test_loop_whose_state_grows_is_refused() -> None:
     proto = model([node("Loop", ["n", "", "x"], ["y"], body=body)], [info("x", [2, 3])], ["y"], n=np.asarray(2))
     with pytest.raises(UnsupportedNodeError, match="changes its shape"):
         rewritten(proto, ["x"], ["y"])
+
+
+@pytest.mark.parametrize("condition", ["", "yes"])
+def test_a_loop_without_states(condition: str) -> None:
+    """Scan outputs alone, with and without a condition: nothing but the number of trips is left then."""
+    body = graph(
+        [
+            node("Gather", ["x", "i"], ["e"], axis=1),
+            node("Sin", ["e"], ["s"]),
+            node("Identity", ["going"], ["still"]),
+        ],
+        [info("i", [], INT64), info("going", [], BOOL)],
+        [info("still", [], BOOL), "s"],
+    )
+    proto = model(
+        [node("Loop", ["trips", condition], ["y"], body=body)],
+        [info("x", ["N", "T", 3])],
+        ["y"],
+        trips=np.asarray(4),
+        yes=np.asarray(True),
+    )
+    check_graph(proto, {"x": draw(2, 6, 3)}, ["x"])

@@ -348,6 +348,42 @@ def test_a_tensor_is_its_own_element() -> None:
     check_resolved(model(nodes, [info("x", SIZES[1])], ["y"]), {"x": X}, ["x"])
 
 
+@pytest.mark.parametrize("sizes", [["N", "T", 3], *SIZES[1:]], ids=["open", "batch", "static"])
+def test_an_axis_that_is_unbound(sizes: list[Any]) -> None:
+    """As PyTorch writes it, with a size of 1 and keepdims=0; the standard's evaluator keeps the axis."""
+    nodes = [
+        node("SplitToSequence", "x n1", "s", axis=1, keepdims=0),
+        node("SequenceAt", "s n1", "p"),
+        node("SequenceAt", "s i", "q"),
+        *mixed("p", "q"),
+    ]
+    proto = model(nodes, [info("x", sizes), info("i", [], INT64)], ["y"], **NUMBERS)
+    feeds = {"x": X, "i": np.asarray(-2)}
+    check_resolved(proto, feeds, ["x"], plain=lambda f: [f["x"][:, 1] * np.sin(f["x"][:, f["i"]])])
+
+
+def test_a_loop_that_cuts_nothing_off() -> None:
+    """``x[:, t]`` is a Slice of everything and a Gather, where it is exported step by step."""
+    body = graph(
+        [
+            node("Slice", "x zero huge zero", "whole"),
+            node("Gather", "whole i", "e", axis=1),
+            node("Sin", "e", "sine"),
+            node("SequenceInsert", "list sine", "list2"),
+            node("Identity", "going", "still"),
+        ],
+        [info("i", [], INT64), info("going", [], BOOL), listed("list")],
+        [info("still", [], BOOL), listed("list2")],
+    )
+    nodes = [
+        node("SequenceEmpty", "", "nothing", dtype=DOUBLE),
+        node("Loop", "n4 - nothing", "all", body=body),
+        node("ConcatFromSequence", "all", "y", axis=0, new_axis=1),
+    ]
+    ends = {"zero": np.asarray([0]), "huge": np.asarray([np.iinfo(np.int64).max])}
+    check_resolved(model(nodes, [info("x", ["N", "T", 3])], ["y"], **NUMBERS, **ends), {"x": X}, ["x"])
+
+
 # ----- whole models -------------------------------------------------------------------------------------
 
 
@@ -448,9 +484,9 @@ def test_positions_of_the_run_time_are_refused() -> None:
 
 
 def test_what_the_runtime_takes_otherwise_than_the_standard_is_refused() -> None:
-    nodes = [node("SplitToSequence", "x n1", "s", axis=1, keepdims=0), node("SequenceAt", "s n0", "y")]
-    proto = model(nodes, [info("x", [2, 3])], ["y"], **NUMBERS)
-    refusal(proto, "y_node", "SequenceAt", "the standard ignores and onnxruntime does not", (2, 1))
+    nodes = [node("SplitToSequence", "x n2", "s", axis=1, keepdims=0), node("SequenceAt", "s n0", "y")]
+    proto = model(nodes, [info("x", [2, 4])], ["y"], **NUMBERS)
+    refusal(proto, "y_node", "SequenceAt", "the standard ignores and onnxruntime does not", (2, 2))
 
 
 def test_loops_that_do_more_than_append_are_refused() -> None:
