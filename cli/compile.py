@@ -43,6 +43,7 @@ def compile_file(
     wrt: o.Wrt = None,
     layout: o.Layout = None,
     quantisation: o.Quantisation = None,
+    custom_ops: o.CustomOps = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -62,8 +63,9 @@ def compile_file(
     options = options_of(option or [], [method])[method]
     how: dict[str, Any] = {} if quantisation is None else {"quantisation": quantisation}
     explainer = onnxplain.compile(
-        model, method=method, output=output, head=head, wrt=wrt or None, layout=axes_of(layout), **how, **options
-    )
+        model, method=method, output=output, head=head, wrt=wrt or None, layout=axes_of(layout),
+        custom_ops=custom_ops or None, **how, **options,
+    )  # fmt: skip
     fixed = _target(target)
     explainer.save(out, target=fixed, weights=weights, adjoints=adjoints, half=half)  # type: ignore[arg-type]
     facts = describe(explainer.ship(fixed, adjoints=adjoints))  # type: ignore[arg-type]

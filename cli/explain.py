@@ -43,6 +43,7 @@ class Request:
     threads: int
     how: dict[str, Any]
     tolerant: bool = False
+    custom_ops: list[Path] | None = None
 
 
 @app.command()
@@ -68,6 +69,7 @@ def explain(
     rows: Annotated[str | None, typer.Option("--rows", metavar="ROWS", help="Rows of arrays: 3, 0:8 or 0,5,7.")] = None,
     quantisation: o.Quantisation = None,
     provider: o.Provider = None,
+    custom_ops: o.CustomOps = None,
     threads: o.Threads = 0,
     memory: o.Memory = None,
     seed: o.Seed = 0,
@@ -104,6 +106,7 @@ def explain(
         model=model, inputs=inputs, methods=options_of(option or [], names), target=target, preset=preprocess,
         knobs=knobs, labels=labels, tokens=tokens, key=key, rows=rows, wanted=destinations(out or []),
         provider=provider, threads=threads, how=how | ({} if memory is None else {"memory_mib": memory}),
+        custom_ops=custom_ops or None,
     )  # fmt: skip
     answer(request, strict=strict, as_json=as_json, quiet=quiet)
 
@@ -137,10 +140,12 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
 
     for name, given in request.methods.items():
         create(name, given)
-    model = onnxplain.load(request.model, providers=request.provider, threads=request.threads)
+    model = onnxplain.load(
+        request.model, providers=request.provider, threads=request.threads, custom_ops=request.custom_ops
+    )
     metadata = model.metadata
     preprocessing, card_labels = declared_preprocessing(request.model, metadata, request.preset, request.knobs)
-    labels = _labels(request.labels, card_labels, metadata)
+    labels = labels_of(request.labels, card_labels, metadata)
     vocabulary = read_vocabulary(request.tokens) if request.tokens is not None else {}
     target = target_of(request.target, labels)
     layout = _layout(preprocessing, request.knobs)
@@ -178,7 +183,7 @@ def axes_of(layout: str | None) -> str:
     return _LAYOUTS[layout.upper()]
 
 
-def _labels(named: Path | None, of_card: Path | None, metadata: dict[str, str]) -> list[str] | None:
+def labels_of(named: Path | None, of_card: Path | None, metadata: dict[str, str]) -> list[str] | None:
     """Class names: from the file that was named, else from the card's, else from the model itself."""
     from onnxplain.engine.inputs import labels_from_metadata, read_labels
 

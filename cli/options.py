@@ -58,6 +58,15 @@ Provider = Annotated[
         "--provider", metavar="NAMES", rich_help_panel=_RUN, help="cpu (the default), cuda, 'cuda,cpu', reference, ..."
     ),
 ]
+CustomOps = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--custom-ops",
+        metavar="LIBRARY",
+        rich_help_panel=_RUN,
+        help="Library of the model's custom operators, loaded into this process. May be repeated.",
+    ),
+]
 Threads = Annotated[
     int, typer.Option("--threads", min=0, rich_help_panel=_RUN, help="Threads; 0 lets the runtime choose.")
 ]

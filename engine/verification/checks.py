@@ -148,7 +148,7 @@ def _slopes_row(name: str, summary: Summary, subject: Subject, precision: str) -
     if summary.flat and summary.judged:
         words = "the score does not move along any direction: the model is flat at these samples"
     elif summary.judged:
-        words += f"; largest difference {summary.error:.1e} of the expected slope"
+        words += f"; largest difference {_short(summary.error)} of the expected slope"
     if is_quantised(subject.model.canonical):
         words += "; through the float form, as rounding has no slope"
     found: tuple[NodeFinding, ...] = ()
@@ -158,6 +158,10 @@ def _slopes_row(name: str, summary: Summary, subject: Subject, precision: str) -
         if not found:
             words += "; no node differs on its own"
     return Row(name, summary.verdict, words, figures, found)
+
+
+def _short(number: float) -> str:
+    return "0" if number == 0 else f"{number:.1e}".replace("e-0", "e-")
 
 
 def _search(run: Any) -> tuple[NodeFinding, ...]:
@@ -183,7 +187,7 @@ def completeness(subject: Subject) -> Row:
     if residual is None:
         return Row(name, "undecided", "the method gives no residual for this model")
     worst = float(np.max(residual.relative))
-    words = f"the terms leave {worst:.1e} of their size over (allowed: {residual.tolerance:g})"
+    words = f"the terms leave {_short(worst)} of their size over (allowed: {_short(residual.tolerance)})"
     verdict = "pass" if residual.ok else "fail"
     figures = {"relative": worst, "absolute": float(np.max(np.abs(residual.absolute))), "tolerance": residual.tolerance}
     return Row(name, verdict, words, figures)  # type: ignore[arg-type]
@@ -198,7 +202,7 @@ def determinism(subject: Subject) -> Row:
     same = [_bytes(r) == _bytes(first) for r in runs]
     if all(same):
         return Row("determinism", "pass", "run again, and rewritten again: the same bytes", {"difference": 0.0})
-    words = f"{'run' if not same[0] else 'rewritten'} again, the gradient differs by {max(gaps):.1e} of its length"
+    words = f"{'run' if not same[0] else 'rewritten'} again, the gradient differs by {_short(max(gaps))} of its length"
     return Row(
         "determinism",
         "fail",
@@ -237,7 +241,7 @@ def mixing(subject: Subject) -> Row:
         gaps.append(max(_gap(together.attributions[n][row], a[0]) for n, a in alone.attributions.items()))
     worst = max(gaps)
     allowed = ROUNDING if worst <= ROUNDING else max(ROUNDING, MAGNIFIED * subject.rounding)
-    words = f"alone and in a batch, gradients differ by at most {worst:.1e} of their length (allowed: {allowed:.1e})"
+    words = f"alone and in a batch, gradients differ by at most {_short(worst)} of their length (allowed: {_short(allowed)})"
     figures = {"difference": worst, "tolerance": allowed}
     if worst <= allowed:
         return Row(name, "pass", words, figures)
@@ -287,7 +291,7 @@ def own_outputs(subject: Subject) -> Row:
         gap = nodes.relative_gap(0.0)(y, found)
         if gap - tolerance > worst - allowed or not where:
             worst, where, allowed = gap, output, tolerance
-    words = f"'{where}' differs from the plain model's by {worst:.1e} of the largest number (allowed: {allowed:g})"
+    words = f"'{where}' differs from the plain model's by {_short(worst)} of the largest number (allowed: {_short(allowed)})"
     figures = {"difference": worst, "tolerance": allowed}
     if worst <= allowed:
         return Row(name, "pass", words, figures)
@@ -328,7 +332,7 @@ def _provider(subject: Subject, provider: str) -> Row:
     allowed = ROUNDING if provider in (REFERENCE, SHORT["cpu"]) else SHORTER
     if gradient > allowed:
         allowed = max(allowed, MAGNIFIED * subject.rounding)
-    words = f"gradients differ by {gradient:.1e} of their length, scores by {score:.1e} (allowed: {allowed:.1e})"
+    words = f"gradients differ by {_short(gradient)} of their length, scores by {_short(score)} (allowed: {_short(allowed)})"
     figures = {"gradient": gradient, "score": score, "tolerance": allowed, "seconds": time.monotonic() - start}
     if gradient <= allowed and score <= allowed:
         return Row(name, "pass", words, figures)
