@@ -8,7 +8,11 @@ from typing import Any
 from onnxplain.engine.errors import OptionError
 
 #: Distribution and extra by module.
-_WHERE = {"skimage": ("scikit-image", "superpixels"), "sklearn": ("scikit-learn", "superpixels")}
+_WHERE = {
+    "skimage": ("scikit-image", "superpixels"),
+    "sklearn": ("scikit-learn", "superpixels"),
+    "scipy": ("scipy", "evaluate"),
+}
 
 
 def optional(module: str, purpose: str, instead: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,22 @@ from onnxplain.engine.places import spatial_axes
 
 #: Explains other inputs by the same method with given targets: attributions and map.
 Explain = Callable[[Array, Array], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a case's method was configured, so that it can be run again elsewhere.
+
+    Attributes:
+        method, options: What explains.
+        output, head, layout: As `compile` takes them.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    output: str | None = None
+    head: str | None = None
+    layout: str = "auto"
 
 
 @dataclass
@@ -34,6 +50,8 @@ class Case:
         masks: ``[N, places...]``: where the object is, if known.
         complete: The method's own residual, relative, ``[N]``; None without one.
         seconds: Time that an explanation took, per sample.
+        head: The scalar that was explained; `scorer` may score another.
+        origin: How the method was configured; None for maps that know nothing of the model.
     """
 
     scorer: Scorer
@@ -47,6 +65,8 @@ class Case:
     masks: Array | None = None
     complete: Array | None = None
     seconds: float = 0.0
+    head: str = "logit"
+    origin: Origin | None = None
     _clean: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -58,6 +78,36 @@ class Case:
         if "score" not in self._clean:
             self._clean["score"] = self.scorer.scores(self.x, self.target)
         return self._clean["score"]
+
+    @property
+    def exact(self) -> Case:
+        """The same case, scored by the scalar that was explained: for metrics that compare sums with differences."""
+        return replace(self, scorer=self.scorer.of(self.head), _clean={})
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether the attribution has the input's own shape, and not that of a layer."""
+        return bool(self.attribution.shape == self.x.shape)
+
+    @property
+    def parts(self) -> Array:
+        """Signed attribution in the input's shape, float64; of a layer's, the map, shared out among the channels."""
+        if self.elementwise:
+            return self.attribution.astype(np.float64)
+        channels = self.x[0].size // self.count
+        spread = self.over_input(self.by_place(self.saliency)).astype(np.float64) / channels
+        return np.array(np.broadcast_to(spread, self.x.shape))
+
+    @property
+    def relevance(self) -> Array:
+        """Signed attribution per place, ``[N, P]``: summed over channels."""
+        channels = tuple(a for a in range(1, self.x.ndim) if a not in self.places)
+        return self.by_place(self.parts.sum(axis=channels))
+
+    @property
+    def ranked(self) -> str:
+        """For a metric's facts: which of the method's results `relevance` is."""
+        return "attribution" if self.elementwise else "map"
 
     @property
     def places(self) -> list[int]:
@@ -96,10 +146,21 @@ class Case:
             turns: Alterations per sample.
             alter: From one clean input, its number and the turn to the altered input.
         """
+        return self.evaluated(turns, alter, lambda points, samples: self.scorer.scores(points, self.target[samples]))
+
+    def evaluated(
+        self, turns: int, alter: Callable[[Array, int, int], Array], of: Callable[[Array, Array], Array]
+    ) -> Array:
+        """Whatever is wanted of altered inputs, ``[N, turns]``.
+
+        Args:
+            turns, alter: As for :meth:`scored`.
+            of: From altered inputs ``[B, ...]`` and their samples' numbers ``[B]`` to values ``[B]``.
+        """
         found = np.zeros((len(self), turns))
         for samples, numbers in self._blocks(turns):
             points = np.stack([alter(self.x[n], int(n), int(t)) for n, t in zip(samples, numbers, strict=True)])
-            found[samples, numbers] = self.scorer.scores(points, self.target[samples])
+            found[samples, numbers] = of(points, samples)
         return found
 
     def _blocks(self, turns: int) -> Iterator[tuple[Array, Array]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.engine.api import compile as compile_explainer
-from onnxplain.engine.evaluation.case import Case
+from onnxplain.engine.evaluation.case import Case, Origin
 from onnxplain.engine.evaluation.data import Dataset, as_dataset
 from onnxplain.engine.evaluation.metric import Metric, create_metric, usual_metrics
 from onnxplain.engine.evaluation.reference import REFERENCES
@@ -146,6 +146,8 @@ def explained(
             signed=e.signed,
             explain=again,
             complete=None if e.residual is None else e.residual.relative,
+            head=e.head,
+            origin=Origin(name, options, output, head, layout),
         )
     return replace(result, seconds=(time.perf_counter() - start) / len(samples))
 

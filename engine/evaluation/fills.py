@@ -13,6 +13,7 @@ import numpy as np
 from onnxplain.engine.draws import generator
 from onnxplain.engine.evaluation.case import Case
 from onnxplain.engine.explanation import Array
+from onnxplain.engine.extras import optional
 from onnxplain.engine.gaussian import blurred
 
 #: Named fills; any number is one, too.
@@ -66,9 +67,8 @@ def noisy_linear(x: Array, axes: tuple[int, ...], mask: Array, seed: int) -> Arr
         mask: bool ``[places...]``: what is removed.
         seed: Of the noise.
     """
-    import scipy.sparse
-    import scipy.sparse.linalg
-
+    sparse = optional("scipy.sparse", "the fill 'noisy_linear'", "choose another fill")
+    linalg = optional("scipy.sparse.linalg", "the fill 'noisy_linear'", "choose another fill")
     flat = mask.reshape(-1)
     number = np.full(flat.size, -1)
     number[flat] = np.arange(flat.sum())
@@ -80,12 +80,12 @@ def noisy_linear(x: Array, axes: tuple[int, ...], mask: Array, seed: int) -> Arr
     rows, columns, weights = rows[inner], columns[inner], weights[inner]
     total = np.bincount(number[rows], weights, minlength=int(flat.sum()))
     unknown = flat[columns]
-    system = scipy.sparse.coo_matrix(
+    system = sparse.coo_matrix(
         (-weights[unknown], (number[rows[unknown]], number[columns[unknown]])), shape=(len(total), len(total))
-    ) + scipy.sparse.diags(total)
+    ) + sparse.diags(total)
     right = np.zeros((len(total), values.shape[1]))
     np.add.at(right, number[rows[~unknown]], weights[~unknown, None] * values[columns[~unknown]])
-    solved = scipy.sparse.linalg.spsolve(system.tocsc(), right).reshape(len(total), -1)
+    solved = linalg.spsolve(system.tocsc(), right).reshape(len(total), -1)
     result = values.copy()
     result[flat] = solved + generator(seed, 2).normal(0.0, IMPUTED_NOISE, size=solved.shape)
     moved = [x.shape[a] for a in axes]

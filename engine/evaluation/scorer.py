@@ -45,6 +45,8 @@ class Scorer:
         if head not in HEADS:
             raise OptionError(f"unknown head '{head}'; choose one of {', '.join(HEADS)}")
         self.model, self.head = model, head
+        self.output, self.layout, self._memory_mib = output, layout, memory_mib
+        self._others: dict[str, Scorer] = {head: self}
         floats = [v for v in model.inputs if v.dtype.startswith("float") or v.dtype in ("double", "bfloat16")]
         if len(model.inputs) != 1 or len(floats) != 1:
             inputs = ", ".join(f"'{v.name}' ({v.dtype})" for v in model.inputs)
@@ -65,6 +67,13 @@ class Scorer:
         session = Session(built, model.providers, threads=model.threads)
         self._names, self._feed = names, seed.feed
         self._runner = BatchRunner(session, built, [v.name or "" for v in built.graph.inputs], memory_mib)
+
+    def of(self, head: str) -> Scorer:
+        """A scorer of the same output under another head; made once."""
+        if head not in self._others:
+            self._others[head] = Scorer(self.model, self.output, head, self.layout, self._memory_mib)
+            self._others[head]._others = self._others
+        return self._others[head]
 
     def scores(self, x: Array, targets: Array) -> Array:
         """Score of each row's own target, ``[N]``, float64.

@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onnxplain.engine.errors import OptionError
 from onnxplain.engine.evaluation.case import Case, Measured
-from onnxplain.engine.evaluation.fills import FILLS, filled
+from onnxplain.engine.evaluation.fills import filled
 from onnxplain.engine.evaluation.metric import Better, Metric, metric
+from onnxplain.engine.evaluation.removal import check_fill, check_shares, ranking
+from onnxplain.engine.explanation import Array
 from onnxplain.engine.method import choose
 
 
@@ -25,6 +26,10 @@ class PixelPerturbation(Metric):
         order: ``least`` or ``most`` salient first.
         fill: What is put in their place: see :mod:`onnxplain.engine.evaluation.fills`.
         absolute: Rank by magnitude; signed maps are ranked as they are otherwise.
+        incremental: Go from fraction to fraction: each removes its places from what the one before left, and the
+            change is that of this step alone. Otherwise each removes all of its places from the clean input.
+        distance: ``relative`` change of the score, or ``kl``: how far the distribution over all classes moves,
+            ``KL(p(x) || p(x without the places))``.
     """
 
     summary: ClassVar[str] = "change of the score when the least (or most) salient places are removed"
@@ -36,24 +41,45 @@ class PixelPerturbation(Metric):
     order: str = "least"
     fill: Any = 0.0
     absolute: bool = False
+    incremental: bool = False
+    distance: str = "relative"
 
     def __post_init__(self) -> None:
         choose("order", self.order, ("least", "most"))
-        if isinstance(self.fill, str):
-            choose("fill", self.fill, FILLS)
-        if not self.fractions or not all(0 <= f <= 1 for f in self.fractions):
-            raise OptionError(f"fractions={self.fractions} are not possible; give shares from 0 to 1")
+        choose("distance", self.distance, ("relative", "kl"))
+        check_fill(self.fill)
+        check_shares("fractions", self.fractions)
 
     def measure(self, case: Case) -> Measured:
         order = case.order(absolute=self.absolute)
         order = order[:, ::-1] if self.order == "least" else order
-        counts = [round(f * case.count) for f in self.fractions]
+        fractions = sorted(self.fractions)
+        counts = [round(f * case.count) for f in fractions]
 
-        def alter(x: Any, n: int, turn: int) -> Any:
-            return filled(case, x, n, order[n, : counts[turn]], self.fill)
+        def alter(x: Array, n: int, turn: int) -> Array:
+            if not self.incremental:
+                return filled(case, x, n, order[n, : counts[turn]], self.fill)
+            for first, last in zip([0, *counts[:turn]], counts[: turn + 1], strict=True):
+                x = filled(case, x, n, order[n, first:last], self.fill)
+            return x
 
-        scores = case.scored(len(counts), alter)
-        clean = case.clean[:, None]
-        change = np.abs(clean - scores) / np.where(clean != 0, np.abs(clean), 1.0)
-        facts = {"ranking": "absolute" if self.absolute or not case.signed else "signed", "first": self.order}
-        return Measured(change.mean(axis=1), {"change": (np.asarray(self.fractions), change)}, facts)
+        change = self._relative(case, len(counts), alter) if self.distance == "relative" else _kl(case, counts, alter)
+        facts = {"ranking": ranking(case, self.absolute), "first": self.order}
+        return Measured(change.mean(axis=1), {"change": (np.asarray(fractions), change)}, facts)
+
+    def _relative(self, case: Case, turns: int, alter: Any) -> Array:
+        scores, clean = case.scored(turns, alter), case.clean[:, None]
+        before = np.concatenate([clean, scores[:, :-1]], axis=1) if self.incremental else clean
+        return np.asarray(np.abs(before - scores) / np.where(clean != 0, np.abs(clean), 1.0))
+
+
+def _kl(case: Case, counts: list[int], alter: Any) -> Array:
+    """``KL(p(x) || p(altered))`` in nats, over all classes, from the log-probabilities."""
+    scorer = case.scorer.of("log_probability")
+    clean = scorer.outputs(case.x)
+
+    def divergence(points: Array, samples: Array) -> Array:
+        was, now = clean[samples], scorer.outputs(points)
+        return np.asarray((np.exp(was) * (was - now)).reshape(len(points), -1).sum(axis=1))
+
+    return case.evaluated(len(counts), alter, divergence)
