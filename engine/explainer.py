@@ -99,7 +99,12 @@ class CompiledExplainer:
         return self.program().model
 
     def ship(
-        self, target: int | Literal["input", "argmax"] = "input", *, adjoints: bool = False, half: bool = False
+        self,
+        target: int | Literal["input", "argmax"] = "input",
+        *,
+        adjoints: bool = False,
+        half: bool = False,
+        portable: bool = True,
     ) -> ir.Model:
         """The explainer as one model, for any runtime: see :mod:`onnxplain.engine.shipping.shipment`.
 
@@ -108,6 +113,7 @@ class CompiledExplainer:
             adjoints: Whatever the method, return ``gradient`` and the adjoint of every bias position: see
                 :mod:`onnxplain.engine.shipping.adjoints`.
             half: Compute in float16.
+            portable: Only forms that every known runtime computes alike; False takes onnxruntime's fastest.
 
         Raises:
             OptionError: The method cannot be written as a file.
@@ -118,6 +124,7 @@ class CompiledExplainer:
         from onnxplain.engine.shipping.shipment import ship
 
         rewriter = self._rewriter()
+        rewriter.op.portable = portable
         subjects = [self._subject(rewriter, n, n not in self.declared, False) for n in self._subject_names(rewriter)]
         seed = rewriter.seed(self.output, self.head, "index", fixed=None if target == "input" else target)
         if isinstance(target, int):
@@ -145,6 +152,7 @@ class CompiledExplainer:
         weights: Weights = "embedded",
         adjoints: bool = False,
         half: bool = False,
+        portable: bool = True,
     ) -> Path:
         """Write one self-contained ONNX file that answers and explains, without this package.
 
@@ -154,7 +162,7 @@ class CompiledExplainer:
 
         Args:
             path: Where to.
-            target, adjoints, half: See :meth:`ship`.
+            target, adjoints, half, portable: See :meth:`ship`.
             weights: ``embedded``; ``external``: in ``<path>.data``; ``shared``: in the model's own file, which
                 has to lie in the same folder and stay there.
 
@@ -165,7 +173,9 @@ class CompiledExplainer:
         """
         from onnxplain.engine.shipping.weights import write
 
-        return write(self.ship(target, adjoints=adjoints, half=half), Path(path), weights, self.source.source)
+        return write(
+            self.ship(target, adjoints=adjoints, half=half, portable=portable), Path(path), weights, self.source.source
+        )
 
     def program(self, *slots: Slot) -> Program:
         """The rewritten graph for these explained scalars (one element of the output by default), built on first use."""

@@ -14,7 +14,8 @@ from onnxplain.engine.graph.builder import Builder, Operand
 from onnxplain.engine.graph.shapes import constant
 
 #: ``HardSigmoid(2^127 x)`` is 1 for every normal positive float32 and 0 for x <= 0. It is one vectorised
-#: pass where Greater + Cast is two and Where is a slow one.
+#: pass where Greater + Cast is two and Where is a slow one. Not every runtime computes it so (OpenVINO 2026 does
+#: not, without a word), which is why files that are shipped have the plain form.
 _STEEP = 2.0**127
 
 #: Constants are looked at up to this size; beyond it the runtime's folding does the same work.
@@ -23,7 +24,7 @@ _INSPECTED = 1 << 16
 
 def step(op: Builder, x: ir.Value) -> ir.Value:
     """1 where x > 0, else 0 (also at 0), in x's type."""
-    if x.dtype == ir.DataType.FLOAT:
+    if x.dtype == ir.DataType.FLOAT and not op.portable:
         return op.HardSigmoid(x, alpha=_STEEP, beta=0.0)
     return op.Cast(op.Greater(x, 0.0), to=_dtype(x))
 
@@ -36,7 +37,7 @@ def at_least(op: Builder, x: ir.Value, bound: float) -> ir.Value:
     """
     below = np.nextafter(np.float32(bound), np.float32(-np.inf))
     slope = 1.0 / (float(np.float32(bound)) - float(below))
-    if x.dtype == ir.DataType.FLOAT and bound != 0 and np.isfinite(slope) and slope < _STEEP:
+    if x.dtype == ir.DataType.FLOAT and not op.portable and bound != 0 and np.isfinite(slope) and slope < _STEEP:
         return op.HardSigmoid(x, alpha=slope, beta=-float(below) * slope)
     return indicator(op, op.GreaterOrEqual(x, bound), x)
 
@@ -48,7 +49,7 @@ def indicator(op: Builder, condition: ir.Value, like: ir.Value) -> ir.Value:
 
 def half_step(op: Builder, x: ir.Value) -> ir.Value:
     """1 where x > 0, 1/2 at 0, else 0, in x's type: each side's even share of a tie."""
-    if x.dtype == ir.DataType.FLOAT:
+    if x.dtype == ir.DataType.FLOAT and not op.portable:
         return op.HardSigmoid(x, alpha=_STEEP, beta=0.5)
     return op.Add(op.Mul(op.Sign(x), 0.5), 0.5)
 

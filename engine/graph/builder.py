@@ -83,12 +83,16 @@ class Builder:
         before: Node in front of which to insert; the end of the graph when omitted. Passes that
             rewrite in place need it, the reverse walk does not.
         taken: Names that are in use; those of ``graph`` by default. Builders of one model share it.
+
+    Attributes:
+        portable: Emit only forms that every known runtime computes alike, where a faster one is onnxruntime's alone.
     """
 
     def __init__(self, graph: ir.Graph, before: ir.Node | None = None, taken: set[str] | None = None) -> None:
         self.graph = graph
         self.opset = graph.opset_imports.get("", 18)
         self.before = before
+        self.portable = False
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._taken = taken
         self._counters: dict[str, int] = {}
@@ -97,7 +101,7 @@ class Builder:
     def inside(self, graph: ir.Graph) -> Builder:
         """A builder for a graph inside this one: names differ from those out here, where its constants live."""
         inner = Builder(graph, taken=self._names())
-        inner.opset, inner._outer = self.opset, self
+        inner.opset, inner._outer, inner.portable = self.opset, self, self.portable
         return inner
 
     # ----- names -------------------------------------------------------------------------------

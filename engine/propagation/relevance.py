@@ -71,7 +71,7 @@ class Settings:
 
 def stabiliser(op: Builder, z: ir.Value, epsilon: float) -> ir.Value:
     """``epsilon sign(z)`` with sign(0) = 1."""
-    if z.dtype == ir.DataType.FLOAT:
+    if z.dtype == ir.DataType.FLOAT and not op.portable:
         # 1 where z < 0, in one pass; see forms.step.
         negative = op.HardSigmoid(z, alpha=-(2.0**127), beta=0.0)
         return op.Sub(epsilon, op.Mul(negative, 2 * epsilon))

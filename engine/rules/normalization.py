@@ -29,8 +29,8 @@ from onnxplain.engine.rules.windows import channelwise
 
 def _standardised(op: Builder, x: ir.Value, axis: int, rank: int, epsilon: float) -> tuple[ir.Value, ir.Value]:
     """(x̂, r) over the axes from ``axis`` on; r keeps them with size 1."""
-    if x.dtype == ir.DataType.DOUBLE:
-        # LayerNormalization keeps its statistics in float32.
+    if x.dtype == ir.DataType.DOUBLE or op.portable:
+        # LayerNormalization keeps its statistics in float32; and not every runtime returns them.
         axes = list(range(axis, rank))
         centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
         variance = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
