@@ -71,11 +71,18 @@ def _squash(op: Builder, logits: ir.Value, head: Head, kind: str | None) -> ir.V
     known = dims(logits)
     single = known is not None and (len(known) == 1 or known[1] == 1)
     if kind == "Sigmoid" or single:
-        value = op.Sigmoid(logits) if head == "probability" else op.Neg(op.Softplus(op.Neg(logits)))
+        value = _binary(op, logits, head)
     else:
         value = (op.Softmax if head == "probability" else op.LogSoftmax)(logits, axis=1)
+        if known is None or not isinstance(known[1], int):
+            one = op.Equal(op.Gather(op.Shape(logits), 1), 1)  # over one class a softmax is 1, whatever the model says
+            value = op.Where(one, _binary(op, logits, head), value)
     value.shape = logits.shape
     return value
+
+
+def _binary(op: Builder, logits: ir.Value, head: Head) -> ir.Value:
+    return op.Sigmoid(logits) if head == "probability" else op.Neg(op.Softplus(op.Neg(logits)))
 
 
 def _replay(op: Builder, value: ir.Value, nodes: list[ir.Node]) -> ir.Value:

@@ -158,6 +158,30 @@ def test_one_class(shape: list[Any], sigmoid: bool) -> None:
         ox.explain(proto, X, method="gradient", head="margin")
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("head", ["probability", "log_probability"])
+def test_how_many_classes_there_are_is_known_when_the_model_runs(count: int, head: str) -> None:
+    """The number of columns is the product of an operand: one is a sigmoid's, several are a softmax's."""
+    nodes = [
+        node("MatMul", "x w", "z"),
+        node("Shape", "z", "s"),
+        node("Mul", "s one", "t"),
+        node("Reshape", "z t", "y"),
+    ]
+    proto = model(nodes, {"x": ["N", 2], "w": [2, "K"]}, {"y": ["N", "K"]}, {"one": np.array([1, 1])})
+    e = ox.explain(
+        proto, {"x": X, "w": W[:, :count].astype(np.float32)}, method="gradient", head=head, wrt="x", target=0
+    )
+    z = X.astype(np.float64) @ W[:, :count]
+    p = softmax(z) if count > 1 else 1 / (1 + np.exp(-z))
+    first = p[:, :1] if count > 1 else p
+    slope = first * ((np.arange(count) == 0) - p) if count > 1 else p * (1 - p)
+    if head == "log_probability":
+        slope = slope / first
+    np.testing.assert_allclose(e.score, (first if head == "probability" else np.log(first))[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(e.attributions["x"], slope @ W[:, :count].T, rtol=1e-5, atol=1e-7)
+
+
 def test_margin_needs_an_index() -> None:
     with pytest.raises(TargetError, match="margin head needs a class index"):
         ox.explain(net("none"), X, method="gradient", head="margin", target=ox.Target.weights([1.0, 0.0, 0.0]))
