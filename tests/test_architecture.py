@@ -27,6 +27,7 @@ ORDER = (
     ("engine.rewrite", "engine.terms", "engine.psi", "engine.propagation", "engine.cam"),
     ("engine.session",),
     ("engine.loading", "engine.gradcheck"),
+    ("engine.training",),
     ("engine.render",),
     ("engine.explanation", "engine.saving", "engine.baselines", "engine.carried", "engine.players"),
     ("engine.method", "engine.masks"),
