@@ -128,7 +128,7 @@ def explain(
 
 
 def methods() -> list[dict[str, Any]]:
-    """All methods as data: name, summary, source, options with defaults, axioms."""
+    """All methods as data: name, summary, source, options with defaults, axioms, options for a quick look."""
     return [
         {
             "name": name,
@@ -136,6 +136,8 @@ def methods() -> list[dict[str, Any]]:
             "source": cls.source,
             "options": {f.name: _default(f) for f in dataclasses.fields(cls)},  # type: ignore[arg-type]
             "axioms": sorted(cls.axioms),
+            "variants": [{"options": dict(v.options), "axioms": sorted(v.axioms)} for v in cls.variants],
+            "quick": dict(cls.quick),
         }
         for name, cls in METHODS
     ]

@@ -180,6 +180,19 @@ class Parts:
     standard_errors: dict[str, Array] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A configuration of a method of which other axioms hold than of its defaults.
+
+    Attributes:
+        options: What differs from the defaults.
+        axioms: Names of the axioms that hold for its attributions.
+    """
+
+    options: Mapping[str, Any]
+    axioms: frozenset[str]
+
+
 class Method:
     """Base of all methods; a subclass is a dataclass whose fields are its options.
 
@@ -187,6 +200,8 @@ class Method:
         summary: One line for lists.
         source: Paper and section.
         axioms: Names of the axioms that hold for its attributions (tested over the registry).
+        variants: Configurations with axioms of their own.
+        quick: Options with which a first look takes a moment, for methods whose defaults take long.
         walks: Whether it evaluates points other than the input, so that inner subjects have to be cut.
     """
 
@@ -194,6 +209,8 @@ class Method:
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     axioms: ClassVar[frozenset[str]] = frozenset()
+    variants: ClassVar[tuple[Variant, ...]] = ()
+    quick: ClassVar[Mapping[str, Any]] = {}
     walks: ClassVar[bool] = False
 
     def build(self, plan: Plan) -> None:

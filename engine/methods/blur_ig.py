@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.method import Plan, Run, method
+from onnxplain.engine.method import Plan, Run, Variant, method
 from onnxplain.engine.methods.path_family import Found, PathMethod
 from onnxplain.engine.paths import BlurPath, integrate
 
@@ -49,6 +50,9 @@ class BlurIG(PathMethod):
 
     summary: ClassVar[str] = "gradients along the path from a blurred input to the sharp one"
     source: ClassVar[str] = "Xu et al. 2020, arXiv 2004.03383, section 3"
+    # A large blur takes most of its steps where nothing changes any more.
+    variants: ClassVar[tuple[Variant, ...]] = (Variant({"sigma": 5.0, "steps": 200}, frozenset({"completeness"})),)
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 25}
 
     steps: int = 100
     sigma: float = 50.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.method import Run, method
+from onnxplain.engine.method import Run, Variant, method
 from onnxplain.engine.methods.differences import DifferenceMethod
 from onnxplain.engine.paths import baseline_sets
 from onnxplain.engine.propagation.difference import POINTS
@@ -31,6 +31,10 @@ class DeepLift(DifferenceMethod):
     summary: ClassVar[str] = "contributions of differences from a reference, summing to the change of the score"
     source: ClassVar[str] = "Shrikumar et al. 2017, arXiv 1704.02685; the modified-gradient framework, arXiv 1711.06104"
     axioms: ClassVar[frozenset[str]] = frozenset({"completeness", "dummy", "linearity", "sensitivity", "symmetry"})
+    variants: ClassVar[tuple[Variant, ...]] = (
+        Variant({"rule": "reveal_cancel"}, axioms),
+        Variant({"rule": "genomics_default"}, axioms),
+    )
 
     rule: str = "rescale"
     baseline: Any = "zero"

@@ -29,6 +29,7 @@ class DeepShap(DifferenceMethod):
     summary: ClassVar[str] = "DeepLIFT averaged over a background set, an estimate of Shapley values"
     source: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874, section 4.2"
     axioms: ClassVar[frozenset[str]] = frozenset({"completeness", "dummy", "linearity"})
+    quick: ClassVar[Mapping[str, Any]] = {"background": "noise:3"}
 
     background: Any = "noise:10"
     rule: str = "rescale"

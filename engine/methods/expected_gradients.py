@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -138,6 +139,7 @@ class ExpectedGradients(Expected):
     axioms: ClassVar[frozenset[str]] = frozenset(
         {"completeness", "dummy", "implementation_invariance", "linearity", "sensitivity"}
     )
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 20}
 
     draws: int = 200
     background: Any = "noise"
@@ -161,6 +163,7 @@ class GradientShap(Expected):
     summary: ClassVar[str] = "Expected Gradients of noisy copies of the input"
     source: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874; Erion et al. 2021, arXiv 1906.10670"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity", "sensitivity"})
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 20}
 
     draws: int = 200
     background: Any = "noise"

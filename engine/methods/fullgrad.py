@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxplain.engine.method import method
+from onnxplain.engine.method import Variant, method
 from onnxplain.engine.methods.fullgrad_family import FullGradient
 
 
@@ -41,7 +41,13 @@ class FullGrad(FullGradient):
 
     summary: ClassVar[str] = "input term and bias terms of the full gradient, complete by construction"
     source: ClassVar[str] = "Srinivas and Fleuret 2019, arXiv 1905.00780"
-    axioms: ClassVar[frozenset[str]] = frozenset({"full_completeness", "dummy"})
+    axioms: ClassVar[frozenset[str]] = frozenset(
+        {"dummy", "full_completeness", "full_linearity", "full_sensitivity", "full_weak_dependence"}
+    )
+    variants: ClassVar[tuple[Variant, ...]] = (
+        Variant({"balanced": True}, frozenset({"dummy", "full_completeness", "full_linearity"})),
+        Variant({"bias_granularity": "block"}, frozenset({"dummy", "full_completeness", "full_linearity"})),
+    )
 
     implicit: bool = False
     balanced: bool = False

@@ -41,7 +41,7 @@ class FullGradPlus(FullGradient):
 
     summary: ClassVar[str] = "input times gradient at every layer, and all bias terms"
     source: ClassVar[str] = "Mehri et al. 2024, arXiv 2411.16760 (FullGrad+)"
-    axioms: ClassVar[frozenset[str]] = frozenset({"full_completeness", "dummy"})
+    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "full_completeness", "full_linearity"})
 
     implicit: bool = False
     balanced: bool = False

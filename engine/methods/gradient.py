@@ -86,7 +86,9 @@ class InputTimesGradient(_GradientBased):
 
     summary: ClassVar[str] = "input times gradient"
     source: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713; the modified-gradient framework, arXiv 1711.06104"
-    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity"})
+    axioms: ClassVar[frozenset[str]] = frozenset(
+        {"completeness_without_biases", "dummy", "implementation_invariance", "linearity"}
+    )
 
     composite: Any = None
     reduction: str = "sum"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,6 +46,7 @@ class GuidedIG(PathMethod):
     summary: ClassVar[str] = "gradients along a path that moves the features with the smallest gradients first"
     source: ClassVar[str] = "Kapishnikov et al. 2021, arXiv 2106.09788, section 4"
     axioms: ClassVar[frozenset[str]] = frozenset({"completeness", "dummy", "implementation_invariance", "sensitivity"})
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 30}
 
     steps: int = 200
     fraction: float = 0.25

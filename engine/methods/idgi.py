@@ -44,6 +44,7 @@ class IDGI(PathMethod):
     summary: ClassVar[str] = "changes of the score along a path, shared out by the squared gradient"
     source: ClassVar[str] = "Yang, Wang and Bilgic 2023, arXiv 2303.14242, section 4"
     axioms: ClassVar[frozenset[str]] = frozenset({"completeness", "dummy", "implementation_invariance", "sensitivity"})
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 20}
 
     steps: int = 50
     path: str = "straight"

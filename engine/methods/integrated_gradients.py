@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from onnxplain.engine.errors import OptionError
@@ -71,6 +72,7 @@ class IntegratedGradients(Straight):
     axioms: ClassVar[frozenset[str]] = frozenset(
         {"completeness", "dummy", "implementation_invariance", "linearity", "sensitivity", "symmetry"}
     )
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 20, "tolerance": None}
 
     steps: int = 50
     quadrature: str = "gauss_legendre"

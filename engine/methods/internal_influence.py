@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ class InternalInfluence(LayerMethod):
 
     summary: ClassVar[str] = "mean gradient of the score with respect to each unit of a layer"
     source: ClassVar[str] = "Leino et al. 2018, arXiv 1802.03788, section 2"
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 20}
 
     layer: str = ""
     steps: int = 50

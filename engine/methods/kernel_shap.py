@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +49,7 @@ class KernelSHAP(Perturbation):
     axioms: ClassVar[frozenset[str]] = frozenset(
         {"completeness", "implementation_invariance", "linearity", "sensitivity"}
     )
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 200}
 
     draws: int | None = None
     players: Any = "auto"

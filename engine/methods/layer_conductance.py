@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +33,8 @@ class LayerConductance(LayerMethod):
 
     summary: ClassVar[str] = "how much of the score's change flows through each unit of a layer"
     source: ClassVar[str] = "Dhamdhere, Sundararajan and Yan 2018, arXiv 1805.12233, section 3"
+    axioms: ClassVar[frozenset[str]] = frozenset({"completeness"})
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 20, "tolerance": None}
 
     layer: str = ""
     steps: int = 50

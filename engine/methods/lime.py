@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +42,7 @@ class LIME(Perturbation):
     )
     source: ClassVar[str] = "Ribeiro et al. 2016, arXiv 1602.04938, section 3"
     axioms: ClassVar[frozenset[str]] = frozenset({"implementation_invariance", "linearity"})
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 150}
 
     draws: int = 1000
     players: Any = "auto"

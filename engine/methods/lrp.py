@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxplain.engine.errors import OptionError, SessionError
 from onnxplain.engine.explanation import Array, Residual, TermInfo, Terms
 from onnxplain.engine.layout import total_per_sample
-from onnxplain.engine.method import Parts, Plan, Run, choose, method
+from onnxplain.engine.method import Parts, Plan, Run, Variant, choose, method
 from onnxplain.engine.methods.composed import ComposedMethod
 from onnxplain.engine.propagation.catalogue import Kind
 from onnxplain.engine.propagation.composite import Composite, everywhere
@@ -62,7 +62,14 @@ class LayerwiseRelevance(ComposedMethod):
         "Bach et al. 2015, doi 10.1371/journal.pone.0130140; Ancona et al. 2018, arXiv 1711.06104; "
         "Achtibat et al. 2024, arXiv 2402.05602"
     )
-    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "full_completeness", "linearity"})
+    axioms: ClassVar[frozenset[str]] = frozenset({"conservation", "dummy", "full_completeness", "linearity"})
+    variants: ClassVar[tuple[Variant, ...]] = (
+        Variant({"mode": "modified_gradient"}, axioms),
+        *(
+            Variant({"composite": preset}, frozenset({"conservation", "dummy", "full_completeness"}))
+            for preset in ("excitation_backprop", "epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box")
+        ),
+    )
     carries: ClassVar[Kind] = "relevance"
 
     mode: str = "layerwise"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +42,7 @@ class NeuronConductance(Straight):
     summary: ClassVar[str] = "Integrated Gradients through one neuron or channel of a layer"
     source: ClassVar[str] = "Dhamdhere, Sundararajan and Yan 2018, arXiv 1805.12233, section 3"
     axioms: ClassVar[frozenset[str]] = frozenset({"completeness", "dummy", "linearity"})
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 20, "tolerance": None}
 
     layer: str = ""
     neuron: Any = None

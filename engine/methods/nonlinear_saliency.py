@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.landscape import Landscape, length
-from onnxplain.engine.method import REDUCTIONS, Method, Parts, Plan, Run, choose, method, reduce_channels
+from onnxplain.engine.method import REDUCTIONS, Method, Parts, Plan, Run, Variant, choose, method, reduce_channels
 from onnxplain.engine.methods.path_family import TOLERANCE, at_least_one
 from onnxplain.engine.paths import StraightPath, convergence, integrate
 from onnxplain.engine.quadrature import quadrature
@@ -68,8 +69,15 @@ class NonlinearSaliency(Method):
 
     summary: ClassVar[str] = "where the input has to go for the score to change: gradient flow, boundary or ball"
     source: ClassVar[str] = "inspired by Rosenzweig, Cvetkovic and Rosenzweig 2021, arXiv 2110.06639 (abstract alone)"
-    axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance"})
+    axioms: ClassVar[frozenset[str]] = frozenset(
+        {"dummy", "implementation_invariance", "sensitivity_unless_stationary"}
+    )
+    variants: ClassVar[tuple[Variant, ...]] = (
+        Variant({"returns": "path_attribution"}, axioms | {"completeness_along_the_way"}),
+        Variant({"returns": "path_attribution", "mode": "ball"}, axioms | {"completeness_along_the_way"}),
+    )
     walks: ClassVar[bool] = True
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 10}
 
     mode: str = "flow"
     norm: Any = 2

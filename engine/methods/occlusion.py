@@ -11,7 +11,7 @@ import numpy as np
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import score_blocks
-from onnxplain.engine.method import Parts, Run, method
+from onnxplain.engine.method import Parts, Run, Variant, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets
 from onnxplain.engine.places import Labels, spatial_axes
@@ -43,6 +43,9 @@ class Occlusion(Perturbation):
     summary: ClassVar[str] = "drop of the score when a window of the input is replaced; forward passes alone"
     source: ClassVar[str] = "Zeiler and Fergus 2014, arXiv 1311.2901, section 4.2; Ancona et al. 2018, arXiv 1711.06104"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity", "sensitivity"})
+    variants: ClassVar[tuple[Variant, ...]] = (
+        Variant({"window": 1, "stride": 1, "per_channel": True}, axioms | {"sensitivity_one"}),
+    )
 
     window: Any = None
     stride: Any = None

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.method import method
+from onnxplain.engine.method import Variant, method
 from onnxplain.engine.methods.rectified import RectifiedMethod
 from onnxplain.engine.propagation.composite import Composite
 from onnxplain.engine.propagation.rectified import proportional_pooling, rectified, without_borders
@@ -35,6 +35,9 @@ class RectGrad(RectifiedMethod):
 
     summary: ClassVar[str] = "input times a gradient of which only the strongest share passes each ReLU"
     source: ClassVar[str] = "Kim et al. 2019, arXiv 1902.04893, section 3"
+    axioms: ClassVar[frozenset[str]] = frozenset({"dummy"})
+    variants: ClassVar[tuple[Variant, ...]] = (Variant({"tau": 0.0}, frozenset({"dummy"})),)
+
     percentile: float = 98.0
     tau: float | None = None
     magnitude: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,6 +40,7 @@ class RISE(Perturbation):
     summary: ClassVar[str] = "expected score where a place is seen, over random masks; forward passes alone"
     source: ClassVar[str] = "Petsiuk et al. 2018, arXiv 1806.07421, section 3"
     axioms: ClassVar[frozenset[str]] = frozenset({"implementation_invariance", "linearity"})
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 300}
 
     draws: int = 6000
     cells: int = 8

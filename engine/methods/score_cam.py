@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +42,7 @@ class ScoreCAM(Method):
     summary: ClassVar[str] = "feature maps weighted by the score behind each as a mask; forward passes alone"
     source: ClassVar[str] = "Wang et al. 2020, arXiv 1910.01279, section 3"
     walks: ClassVar[bool] = True
+    quick: ClassVar[Mapping[str, Any]] = {"channels": 64}
 
     layer: str = ""
     weights: str = "softmax"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import Game
-from onnxplain.engine.method import Parts, Run, method
+from onnxplain.engine.method import Parts, Run, Variant, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets, convergence
 from onnxplain.engine.players import check_players, make_players
@@ -42,6 +43,8 @@ class ShapleySampling(Perturbation):
     axioms: ClassVar[frozenset[str]] = frozenset(
         {"completeness", "dummy", "implementation_invariance", "linearity", "sensitivity"}
     )
+    variants: ClassVar[tuple[Variant, ...]] = (Variant({"permutations": 1}, axioms),)
+    quick: ClassVar[Mapping[str, Any]] = {"permutations": 2}
 
     permutations: int = 5
     players: Any = "auto"

@@ -33,6 +33,7 @@ class Smoothed(NoisyInput):
     summary: ClassVar[str] = "any method averaged over noisy copies of the input"
     source: ClassVar[str] = "Smilkov et al. 2017, arXiv 1706.03825; Adebayo et al. 2018, arXiv 1810.03307"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity"})
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 5}
 
     around: str = "gradient"
     inner: Any = None

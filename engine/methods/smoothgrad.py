@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -44,6 +45,7 @@ class SmoothGrad(_NoisyGradient):
     summary: ClassVar[str] = "gradient averaged over noisy copies of the input"
     source: ClassVar[str] = "Smilkov et al. 2017, arXiv 1706.03825, section 3"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance", "linearity"})
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 10}
 
     draws: int = 25
     spread: float = 0.15
@@ -73,6 +75,7 @@ class SmoothGradSquared(_NoisyGradient):
     summary: ClassVar[str] = "squared gradient averaged over noisy copies of the input"
     source: ClassVar[str] = "Hooker et al. 2019, arXiv 1806.10758, section 4"
     axioms: ClassVar[frozenset[str]] = frozenset({"dummy", "implementation_invariance"})
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 10}
 
     draws: int = 25
     spread: float = 0.15
@@ -98,6 +101,7 @@ class VarGrad(_NoisyGradient):
 
     summary: ClassVar[str] = "variance of the gradient over noisy copies of the input"
     source: ClassVar[str] = "Adebayo et al. 2018, arXiv 1810.03307, section 2; Hooker et al. 2019, arXiv 1806.10758"
+    quick: ClassVar[Mapping[str, Any]] = {"draws": 10}
 
     draws: int = 25
     spread: float = 0.15

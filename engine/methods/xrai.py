@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,6 +35,7 @@ class XRAI(PathMethod):
 
     summary: ClassVar[str] = "regions of the picture, ranked by Integrated Gradients from two baselines"
     source: ClassVar[str] = "Kapishnikov et al. 2019, arXiv 1906.02825, section 3"
+    quick: ClassVar[Mapping[str, Any]] = {"steps": 20}
 
     steps: int = 100
     baseline: Any = ("minimum", "maximum")

@@ -12,6 +12,7 @@ from tiny_models import fullgrad_net
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import jsonable
+from onnxplain.engine.method import create
 
 
 def test_methods_are_plain_data() -> None:
@@ -19,7 +20,7 @@ def test_methods_are_plain_data() -> None:
     assert list(found) == sorted(found)
     assert set(found) >= {"absolute_gradient", "fullgrad", "gradient", "input_x_gradient", "integrated_gradients"}
     for entry in found.values():
-        assert set(entry) == {"name", "summary", "source", "options", "axioms"}
+        assert set(entry) == {"name", "summary", "source", "options", "axioms", "variants", "quick"}
         assert entry["summary"]
         assert not entry["summary"].endswith(".")
         assert entry["source"]
@@ -29,15 +30,18 @@ def test_methods_are_plain_data() -> None:
 
 
 def test_options_that_are_listed_are_options_that_are_taken() -> None:
-    """Every default, given explicitly, changes nothing."""
-    proto, x = fullgrad_net()
+    """Every default, given explicitly, makes the same method."""
     for entry in ox.methods():
-        plain = ox.explain(proto, x, method=entry["name"])
-        spelt = ox.explain(proto, x, method=entry["name"], **entry["options"])
-        assert list(plain.attributions) == list(spelt.attributions)
-        for name, array in plain.attributions.items():
-            np.testing.assert_array_equal(array, spelt.attributions[name])
-        assert plain.options == spelt.options == entry["options"]
+        plain, spelt = create(entry["name"], {}), create(entry["name"], entry["options"])
+        assert plain == spelt
+        assert plain.options() == spelt.options() == entry["options"]
+
+
+def test_quick_options_and_variants_are_options_of_their_method() -> None:
+    for entry in ox.methods():
+        for options in (entry["quick"], *(v["options"] for v in entry["variants"])):
+            create(entry["name"], options)
+            assert all(entry["options"][key] != value for key, value in options.items()), "and none says the default"
 
 
 def test_operators_are_plain_data() -> None:
@@ -64,7 +68,7 @@ def test_one_call_is_the_same_as_two() -> None:
     ("options", "message"),
     [
         ({"method": "fulgrad"}, "did you mean fullgrad"),
-        ({"method": "gradient", "steps": 5}, "'gradient' has no option 'steps'; its options: reduction"),
+        ({"method": "gradient", "steps": 5}, "'gradient' has no option 'steps'; its options: composite, reduction"),
         ({"method": "integrated_gradients", "steps": "many"}, "steps='many' is not possible; give a whole number"),
         ({"method": "integrated_gradients", "steps": 0}, "at least 1"),
         ({"method": "integrated_gradients", "quadrature": "simpson"}, "choose one of 'gauss_legendre'"),

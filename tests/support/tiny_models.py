@@ -127,3 +127,22 @@ def simple_model(dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
         },
         dtype=dtype,
     )  # fmt: skip
+
+
+def perceptron(
+    activation: str = "Relu", *, features: int = 4, hidden: int = 6, bias: float = 1.0, dummy: bool = True
+) -> onnx.ModelProto:
+    """Two layers, three classes; the last feature has no weight at all unless ``dummy`` is off."""
+    rng = np.random.default_rng(5)
+    first = rng.normal(size=(features, hidden))
+    if dummy:
+        first[-1] = 0
+    return model(
+        [node("Gemm", "x w b", "z"), node(activation, "z", "a"), node("Gemm", "a v c", "y")],
+        {"x": ["N", features]},
+        {"y": ["N", 3]},
+        {
+            "w": first, "b": bias * rng.normal(size=hidden), "v": rng.normal(size=(hidden, 3)),
+            "c": bias * rng.normal(size=3),
+        },
+    )  # fmt: skip

@@ -1,36 +1,71 @@
-"""Every method keeps the axioms that it declares, and treats a batch as its samples one by one.
+"""Every method keeps the axioms that it declares.
 
-A method names its axioms in its class; each name has one check here, on nets whose answers are known. A
-name without a check fails, so that nothing is claimed that is not tested.
+A method names its axioms in its class, and those of configurations that differ (`variants`); each name has one
+check here, on nets whose answers are known. A name without a check fails, so that nothing is claimed that is
+not tested; and each cell of the literature's matrix of methods and axioms has to be declared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from tiny_models import example_one, example_two, fullgrad_net, model, node
-from transformers import vision_transformer
+from onnx.reference import ReferenceEvaluator
+from tiny_models import example_one, example_two, fullgrad_net, model, node, perceptron
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
 
 Array = np.ndarray[Any, Any]
-METHODS = {entry["name"]: frozenset(entry["axioms"]) for entry in ox.methods()}
+METHODS = {entry["name"]: entry for entry in ox.methods()}
 
 #: float32 through a few layers; path integrals have their own tolerance on top.
 ROUNDING = 1e-5
 
 
-def explain(method: str, proto: onnx.ModelProto, x: Any, **options: Any) -> ox.Explanation:
-    return ox.explain(proto, np.asarray(x, np.float32), method=method, threads=1, **options)
+@dataclass(frozen=True)
+class Subject:
+    """A method in one configuration."""
+
+    method: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join([self.method, *(f"{k}={v}" for k, v in self.options)])
+
+    @property
+    def axioms(self) -> frozenset[str]:
+        """What it declares."""
+        entry = METHODS[self.method]
+        if not self.options:
+            return frozenset(entry["axioms"])
+        return frozenset(next((v["axioms"] for v in entry["variants"] if v["options"] == dict(self.options)), ()))
+
+    def explain(self, proto: onnx.ModelProto, x: Any, **more: Any) -> ox.Explanation:
+        options = {**dict(self.options), **more}
+        return ox.explain(proto, np.asarray(x, np.float32), method=self.method, threads=1, **options)
+
+    def attribution(self, proto: onnx.ModelProto, x: Any, **more: Any) -> Array:
+        return self.explain(proto, x, **more).attributions["x"].astype(np.float64)
+
+    def takes(self, proto: onnx.ModelProto) -> bool:
+        try:
+            ox.compile(proto, method=self.method, threads=1, **dict(self.options))
+        except OptionError:
+            return False
+        return True
 
 
-def attribution(method: str, proto: onnx.ModelProto, x: Any, **options: Any) -> Array:
-    return explain(method, proto, x, **options).attributions["x"].astype(np.float64)
+def subject(name: str, **options: Any) -> Subject:
+    return Subject(name, tuple(options.items()))
+
+
+SUBJECTS = [subject(name) for name in METHODS]
+SUBJECTS += [subject(name, **v["options"]) for name, entry in METHODS.items() for v in entry["variants"]]
 
 
 def tolerance(e: ox.Explanation) -> float:
@@ -38,96 +73,148 @@ def tolerance(e: ox.Explanation) -> float:
     return max(ROUNDING, e.residual.tolerance if e.residual is not None else 0.0)
 
 
-def mlp(activation: str = "Relu", features: int = 4) -> onnx.ModelProto:
-    """Two layers with biases; the last feature has no weight at all."""
-    rng = np.random.default_rng(5)
-    first = rng.normal(size=(features, 6))
-    first[-1] = 0
-    return model(
-        [node("Gemm", "x w b", "z"), node(activation, "z", "a"), node("Gemm", "a v c", "y")],
-        {"x": ["N", features]},
-        {"y": ["N", 3]},
-        {"w": first, "b": rng.normal(size=6), "v": rng.normal(size=(6, 3)), "c": rng.normal(size=3)},
-    )
+def total(arrays: dict[str, Array]) -> Array:
+    """Per sample, the sum over everything that was attributed to."""
+    return np.sum([a.reshape(len(a), -1).sum(axis=1, dtype=np.float64) for a in arrays.values()], axis=0)
 
 
-def accepted(method: str, *activations: str) -> list[onnx.ModelProto]:
+def magnitude(arrays: dict[str, Array]) -> Array:
+    return total({n: np.abs(a) for n, a in arrays.items()})
+
+
+def accepted(s: Subject, *activations: str, **sizes: Any) -> list[onnx.ModelProto]:
     """The two-layer nets that the method takes: some are defined for ReLU alone, and that one they have to take."""
-    nets = [mlp("Relu")]
-    for activation in activations:
-        try:
-            ox.compile(mlp(activation), method=method)
-        except OptionError:
-            continue
-        nets.append(mlp(activation))
-    return nets
+    nets = [perceptron("Relu", **sizes)]
+    return nets + [net for a in activations if s.takes(net := perceptron(a, **sizes))]
 
 
 X = np.random.default_rng(1).normal(size=(5, 4))
 
 
-def dummy(method: str) -> None:
-    """A feature that no weight reads gets nothing."""
-    for proto in accepted(method, "Tanh"):
-        found = attribution(method, proto, X)
+def dummy(s: Subject) -> None:
+    """A feature that no weight reads gets nothing. Wide, so that a share of 2 % is some units."""
+    for proto in accepted(s, "Tanh", hidden=96):
+        found = s.attribution(proto, X)
         assert not found[:, -1].any()
         assert np.abs(found[:, :-1]).max() > 1e-3, "and the others get something, or this shows nothing"
 
 
-def completeness(method: str) -> None:
+def completeness(s: Subject) -> None:
     """Attributions sum to f(x) - f(baseline)."""
-    for activation in ("Relu", "Tanh"):
-        e = explain(method, mlp(activation), X)
+    proto, x = fullgrad_net()
+    rows = [(perceptron(activation), X) for activation in ("Relu", "Tanh")]
+    for net, points in rows if s.takes(rows[0][0]) else [(proto, np.concatenate([x, -x]))]:
+        e = s.explain(net, points)
         assert e.baseline_score is not None
-        parts = e.attributions["x"].astype(np.float64)
-        scale = np.maximum(np.abs(parts).sum(axis=1), np.abs(e.score - e.baseline_score))
-        gap = np.abs(parts.sum(axis=1) - (e.score - e.baseline_score))
-        assert (gap <= tolerance(e) * scale).all()
-        assert np.abs(e.score - e.baseline_score).max() > 0.1
+        change = e.score - e.baseline_score
+        scale = np.maximum(magnitude(e.attributions), np.abs(change))
+        assert (np.abs(total(e.attributions) - change) <= tolerance(e) * scale).all()
+        assert np.abs(change).max() > 0.1
 
 
-def full_completeness(method: str) -> None:
+def completeness_without_biases(s: Subject) -> None:
+    """On ReLU nets without biases attributions sum to f(x)."""
+    e = s.explain(perceptron(bias=0.0), X)
+    assert (np.abs(total(e.attributions) - e.score) <= tolerance(e) * magnitude(e.attributions)).all()
+    assert np.abs(e.score).max() > 0.1
+
+
+def conservation(s: Subject) -> None:
+    """Without biases what arrives is what began; wide, so that no unit is without a contribution of either sign."""
+    x = np.random.default_rng(2).normal(size=(5, 40))
+    e = s.explain(perceptron(bias=0.0, features=40, hidden=40, dummy=False), x)
+    # Up to the stabiliser: 1e-4 in a sum of 1 at the largest.
+    assert (np.abs(total(e.attributions) - e.score) <= 1e-3 * magnitude(e.attributions)).all()
+    assert np.abs(e.score).max() > 0.1
+
+
+def full_completeness(s: Subject) -> None:
     """Attributions and bias terms sum to f(x), on piecewise linear and on smooth nets."""
     for activation in ("Relu", "Tanh", "Sigmoid", "Elu"):
-        e = explain(method, mlp(activation), X)
+        e = s.explain(perceptron(activation), X)
         assert e.terms is not None
-        total = e.attributions["x"].astype(np.float64).sum(axis=1) + e.terms.biases.sum(axis=1)
-        assert (np.abs(total - e.score) <= ROUNDING * e.terms.magnitude).all()
+        whole = total(e.attributions) + e.terms.biases.sum(axis=1)
+        assert (np.abs(whole - e.score) <= ROUNDING * e.terms.magnitude).all()
 
 
-def implementation_invariance(method: str) -> None:
+def implementation_invariance(s: Subject) -> None:
     """Two forms of relu(relu(x1) - 1 - relu(x2)) get the same attributions, on both sides of the kinks."""
     x = np.array([[3.0, 1.0], [4.0, 0.5], [2.5, -1.0], [0.5, 1.0], [-2.0, 3.0], [1.5, 3.0]])
-    one, two = (explain(method, make(), x) for make in (example_one, example_two))
+    one, two = (s.explain(make(), x) for make in (example_one, example_two))
     found = [e.attributions["x"].astype(np.float64) for e in (one, two)]
     scale = np.abs(found[0]).sum(axis=1, keepdims=True) + 1e-6
     assert (np.abs(found[0] - found[1]) <= 2 * max(tolerance(one), tolerance(two)) * scale).all()
     assert np.abs(found[0]).max() > 0.1
 
 
-def linearity(method: str) -> None:
+def _combined(s: Subject, proto: onnx.ModelProto, of: Callable[[ox.Explanation], Array]) -> None:
+    parts = [of(s.explain(proto, X, target=t)) for t in (0, 1)]
+    e = s.explain(proto, X, target=ox.Target.weights([2.0, -3.0, 0.0]))
+    scale = 2 * np.abs(parts[0]) + 3 * np.abs(parts[1])
+    gap = np.abs(of(e) - (2 * parts[0] - 3 * parts[1]))
+    assert (gap <= tolerance(e) * scale.sum(axis=1, keepdims=True)).all()
+
+
+def linearity(s: Subject) -> None:
     """In the output head: explaining 2 y0 - 3 y1 gives 2 times the one minus 3 times the other."""
-    for proto in accepted(method, "Tanh"):
-        parts = [attribution(method, proto, X, target=t) for t in (0, 1)]
-        e = explain(method, proto, X, target=ox.Target.weights([2.0, -3.0, 0.0]))
-        expected = 2 * parts[0] - 3 * parts[1]
-        scale = 2 * np.abs(parts[0]) + 3 * np.abs(parts[1])
-        gap = np.abs(e.attributions["x"] - expected)
-        assert (gap <= tolerance(e) * scale.sum(axis=1, keepdims=True)).all()
+    for proto in accepted(s, "Tanh"):
+        _combined(s, proto, lambda e: e.attributions["x"].astype(np.float64))
 
 
-def sensitivity(method: str) -> None:
-    """1 - relu(1 - x) rises from 0 to 1 between the baseline 0 and x = 2, where it is flat: x is to be named."""
-    proto = model(
+def _pair(e: ox.Explanation) -> Array:
+    """The full gradient's input terms and bias terms, side by side."""
+    assert e.terms is not None
+    return np.concatenate([e.attributions["x"].reshape(len(e.score), -1), e.terms.biases], axis=1)
+
+
+def full_linearity(s: Subject) -> None:
+    """In the output head, of input terms and bias terms alike."""
+    for proto in accepted(s, "Tanh"):
+        _combined(s, proto, _pair)
+
+
+def rising() -> onnx.ModelProto:
+    """1 - relu(1 - x): from 0 at 0 to 1 at 1, and flat from there."""
+    return model(
         [node("Sub", "one x", "s"), node("Relu", "s", "r"), node("Sub", "one r", "y")],
         {"x": ["N", 1]},
         {"y": ["N", 1]},
         {"one": np.array([1.0])},
     )
-    assert np.abs(attribution(method, proto, [[2.0]])).min() > 0.1
 
 
-def symmetry(method: str) -> None:
+def sensitivity(s: Subject) -> None:
+    """The score rises by 1 between the baseline 0 and x = 2, where it is flat: x is to be named."""
+    assert np.abs(s.attribution(rising(), [[2.0]])).min() > 0.1
+
+
+def sensitivity_unless_stationary(s: Subject) -> None:
+    """The same where there is a slope to start on."""
+    assert np.abs(s.attribution(rising(), [[0.5]])).min() > 1e-3
+
+
+def full_sensitivity(s: Subject) -> None:
+    """Input term and bias terms as a pair: they differ where x and x' differ and the scores do."""
+    pairs = _pair(s.explain(rising(), [[2.0], [0.0]]))
+    assert np.abs(pairs[0] - pairs[1]).max() > 0.1
+
+
+def sensitivity_one(s: Subject) -> None:
+    """What a feature gets is exactly what the score loses when it is set to 0, by a runtime of its own."""
+    proto = perceptron("Tanh")
+    x = X.astype(np.float32)
+    found = s.attribution(proto, x, target=1)
+
+    def f(points: Array) -> Array:
+        return np.asarray(ReferenceEvaluator(proto).run(None, {"x": points})[0])[:, 1]
+
+    for i in range(x.shape[1]):
+        without = x.copy()
+        without[:, i] = 0
+        np.testing.assert_allclose(found[:, i], f(x) - f(without), atol=ROUNDING)
+
+
+def symmetry(s: Subject) -> None:
     """Features that the function treats alike and that have the same value get the same."""
     weights = np.array([[1.0, -0.5, 2.0], [1.0, -0.5, 2.0], [0.3, 0.7, -1.0]])
     for activation in ("Relu", "Tanh"):
@@ -138,127 +225,171 @@ def symmetry(method: str) -> None:
             {"w": weights, "b": np.array([0.1, 0.5, -0.3]), "v": np.array([[1.0], [2.0], [-0.7]])},
         )
         x = np.array([[0.5, 0.5, 1.0], [-1.0, -1.0, 0.2], [2.0, 2.0, -2.0]])
-        found = attribution(method, proto, x)
+        found = s.attribution(proto, x)
         np.testing.assert_allclose(found[:, 0], found[:, 1], rtol=ROUNDING)
         assert np.abs(found[:, 0]).max() > 0.1
 
 
-def weak_dependence(method: str) -> None:
+def weak_dependence(s: Subject) -> None:
     """Inside one linear region the attribution does not move with the input."""
     proto, x = fullgrad_net()
-    first, second = (attribution(method, proto, x * (1 + s), target=1) for s in (0.0, 1e-4))
+    first, second = (s.attribution(proto, x * (1 + step), target=1) for step in (0.0, 1e-4))
     np.testing.assert_allclose(second, first, rtol=ROUNDING, atol=ROUNDING)
     assert np.abs(first).max() > 0.1
 
 
-AXIOMS: dict[str, Callable[[str], None]] = {
+def full_weak_dependence(s: Subject) -> None:
+    """The same of the gradient and the bias terms, which together are the full gradient."""
+    proto, x = fullgrad_net()
+    found = []
+    for points in (x, x * np.float32(1 + 1e-4)):
+        e = s.explain(proto, points, target=1)
+        assert e.terms is not None
+        found.append(np.concatenate([(e.attributions["x"] / points).ravel(), e.terms.biases.ravel()]))
+    np.testing.assert_allclose(found[1], found[0], rtol=ROUNDING, atol=ROUNDING)
+    assert np.abs(found[0]).max() > 0.1
+
+
+def completeness_along_the_way(s: Subject) -> None:
+    """Attributions sum to the change of the score between the input and where the same journey ends."""
+    for activation in ("Relu", "Tanh"):
+        proto = perceptron(activation)
+        e = s.explain(proto, X, target=1)
+        end = X + s.attribution(proto, X, target=1, returns="displacement")
+        change = subject("gradient").explain(proto, end, target=1).score - e.score
+        assert (np.abs(total(e.attributions) - change) <= tolerance(e) * magnitude(e.attributions)).all()
+        assert np.abs(change).max() > 0.1
+
+
+AXIOMS: dict[str, Callable[[Subject], None]] = {
     check.__name__: check
     for check in (
-        *(dummy, completeness, full_completeness, implementation_invariance, linearity, sensitivity, symmetry),
-        weak_dependence,
+        *(completeness, completeness_along_the_way, completeness_without_biases, conservation, dummy),
+        *(full_completeness, full_linearity, full_sensitivity, full_weak_dependence, implementation_invariance),
+        *(linearity, sensitivity, sensitivity_one, sensitivity_unless_stationary, symmetry, weak_dependence),
     )
 }
 
 
-@pytest.mark.parametrize(
-    ("method", "axiom"), [(m, a) for m, declared in METHODS.items() for a in sorted(declared)], ids=str
-)
-def test_declared_axiom_holds(method: str, axiom: str) -> None:
-    assert axiom in AXIOMS, f"'{axiom}' has no check; write one here, or take it out of {method}'s axioms"
-    AXIOMS[axiom](method)
+@pytest.mark.parametrize(("s", "axiom"), [(s, a) for s in SUBJECTS for a in sorted(s.axioms)], ids=str)
+def test_declared_axiom_holds(s: Subject, axiom: str) -> None:
+    assert axiom in AXIOMS, f"'{axiom}' has no check; write one here, or take it out of {s.method}'s axioms"
+    AXIOMS[axiom](s)
 
 
-#: What must not hold: a check that these pass could not tell anything.
-BROKEN = [
-    ("gradient", "completeness"),
-    ("gradient", "sensitivity"),
-    ("gradient", "full_completeness"),
-    ("absolute_gradient", "linearity"),
-    ("input_x_gradient", "weak_dependence"),
-    ("input_x_gradient", "sensitivity"),
-    ("integrated_gradients", "weak_dependence"),
-    ("lrp", "sensitivity"),
-    ("lrp", "weak_dependence"),
+# ----- the literature's matrix ------------------------------------------------------------------------
+
+FULL = "full_completeness full_linearity full_weak_dependence full_sensitivity dummy"
+PATH = "completeness dummy implementation_invariance linearity sensitivity"
+DIFFERENCES = "completeness dummy linearity sensitivity"
+
+#: Row of the matrix: what holds (exactly or numerically), and what does not.
+MATRIX: list[tuple[Subject, str, str]] = [
+    (subject("gradient"), "dummy implementation_invariance linearity weak_dependence", "completeness sensitivity"),
+    (
+        subject("input_x_gradient"),
+        "completeness_without_biases dummy implementation_invariance linearity",
+        "completeness weak_dependence sensitivity",
+    ),
+    (subject("fullgrad"), FULL, "completeness implementation_invariance"),
+    (subject("integrated_gradients"), PATH, "weak_dependence"),
+    (subject("expected_gradients"), PATH, "weak_dependence"),
+    (subject("deeplift"), DIFFERENCES, "implementation_invariance weak_dependence"),
+    (subject("deeplift", rule="reveal_cancel"), DIFFERENCES, "implementation_invariance weak_dependence"),
+    (
+        subject("lrp"),
+        "conservation dummy linearity",
+        "completeness implementation_invariance weak_dependence sensitivity",
+    ),
+    (subject("lrp", mode="modified_gradient"), "dummy linearity", "implementation_invariance weak_dependence"),
+    *(
+        (
+            subject("lrp", composite=preset),
+            "conservation dummy",
+            "implementation_invariance linearity weak_dependence sensitivity",
+        )
+        for preset in ("excitation_backprop", "epsilon_plus", "epsilon_alpha2_beta1")
+    ),
+    (
+        subject("occlusion", window=1, stride=1, per_channel=True),
+        "sensitivity_one dummy implementation_invariance linearity sensitivity",
+        "completeness weak_dependence",
+    ),
+    (subject("shapley_sampling", permutations=1), PATH, "weak_dependence"),
+    (
+        subject("smoothgrad"),
+        "dummy implementation_invariance linearity",
+        "completeness weak_dependence sensitivity",
+    ),
+    *(
+        (
+            subject(name),
+            "dummy weak_dependence",
+            "completeness implementation_invariance linearity sensitivity",
+        )
+        for name in ("guided_backprop", "deconvnet")
+    ),
+    (
+        subject("rectgrad"),
+        "dummy",
+        "completeness implementation_invariance linearity weak_dependence sensitivity",
+    ),
+    (
+        subject("idgi"),
+        "completeness dummy implementation_invariance sensitivity",
+        "linearity weak_dependence",
+    ),
+    (
+        subject("nonlinear_saliency", returns="path_attribution"),
+        "completeness_along_the_way dummy implementation_invariance sensitivity_unless_stationary",
+        "linearity weak_dependence",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("s", "holds", "fails"), MATRIX, ids=[str(row[0]) for row in MATRIX])
+def test_the_matrix_is_declared(s: Subject, holds: str, fails: str) -> None:
+    assert set(holds.split()) <= s.axioms
+    assert not set(fails.split()) & s.axioms
+
+
+#: What does not hold in general, and which the small nets here do not show: z+ shares out whatever it is handed, so
+#: that it is linear in what begins; noise reaches the same kinks from two neighbouring points; and both forms of the
+#: one function are ReLU nets of one gradient (DeepLIFT's rescale rule tells them apart).
+NOT_SHOWN = {("lrp", "linearity"), ("smoothgrad", "weak_dependence"), ("rectgrad", "linearity")}
+
+
+def shown(s: Subject, axiom: str) -> bool:
+    return (s.method, axiom) not in NOT_SHOWN and (axiom != "implementation_invariance" or s == subject("deeplift"))
+
+
+BROKEN = [(s, axiom) for s, _, fails in MATRIX for axiom in fails.split() if shown(s, axiom)]
+BROKEN += [
+    (subject("gradient"), "full_completeness"),
+    (subject("gradient"), "completeness_without_biases"),
+    (subject("absolute_gradient"), "linearity"),
+    (subject("occlusion"), "conservation"),
+    (subject("nonlinear_saliency"), "completeness_along_the_way"),
+    (subject("nonlinear_saliency"), "sensitivity"),
+    (subject("gradient"), "sensitivity_one"),
+    (subject("gradient"), "full_sensitivity"),
+    (subject("gradient"), "full_linearity"),
+    (subject("vargrad"), "symmetry"),
+    (subject("vargrad"), "sensitivity_unless_stationary"),
+    (subject("rectgrad", tau=0.0), "linearity"),
+    (subject("rise", draws=50), "dummy"),
+    (subject("lrp", composite="epsilon_plus"), "full_weak_dependence"),
 ]
 
 
-@pytest.mark.parametrize(("method", "axiom"), BROKEN, ids=str)
-def test_checks_can_fail(method: str, axiom: str) -> None:
-    assert axiom not in METHODS[method]
+@pytest.mark.parametrize(("s", "axiom"), BROKEN, ids=str)
+def test_checks_can_fail(s: Subject, axiom: str) -> None:
+    """A check that what must not hold would pass could not tell anything."""
+    assert axiom not in s.axioms
     with pytest.raises(AssertionError):
-        AXIOMS[axiom](method)
+        AXIOMS[axiom](s)
 
 
-# ----- samples do not mix -----------------------------------------------------------------------------
-
-
-def nets() -> dict[str, tuple[onnx.ModelProto, Array]]:
-    proto, x = fullgrad_net()
-    pictures = np.concatenate([x, -x, x * 0.5 + 0.3, x[:, :, ::-1]])
-    return {
-        "pictures": (proto, pictures),
-        "rows": (mlp(), X[:4].astype(np.float32)),
-        "patches": vision_transformer(blocks=1),
-    }
-
-
-def pairs() -> list[tuple[str, str]]:
-    """Methods and nets; those that draw feature maps refuse rows, and those for attention take transformers alone."""
-    found = []
-    for method in METHODS:
-        takes = []
-        for net, (proto, _) in nets().items():
-            if net == "patches" and "pictures" in takes:
-                continue
-            try:
-                ox.compile(proto, method=method, threads=1)
-            except OptionError:
-                continue
-            takes.append(net)
-        assert {"pictures", "patches"} & set(takes), f"{method} has to take pictures, or patches of them"
-        found += [(method, net) for net in takes]
-    return found
-
-
-def assert_same(found: ox.Explanation, wanted: ox.Explanation, rows: slice) -> None:
-    arrays = [(array, wanted.attributions[name][rows]) for name, array in found.attributions.items()]
-    if found.saliency is not None and wanted.saliency is not None:
-        arrays.append((found.saliency, wanted.saliency[rows]))
-    assert arrays
-    for a, b in arrays:
-        # 1e-4 of the largest: a rescaled map divides by differences of sums, which magnifies rounding.
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max() + 1e-12)
-
-
-@pytest.mark.parametrize(("method", "net"), pairs())
-def test_a_batch_is_its_samples_one_by_one(method: str, net: str) -> None:
-    """Methods that draw at random number their draws by the place in the batch: there, the first samples."""
-    proto, x = nets()[net]
-    explainer = ox.compile(proto, method=method, threads=1)
-    whole = explainer(x, seed=1)
-    assert_same(explainer(x[:2], seed=1), whole, slice(0, 2))
-    other = explainer(x, seed=2)
-    first = "x" if "x" in whole.attributions else next(iter(whole.attributions))
-    if np.array_equal(other.attributions[first], whole.attributions[first]):
-        for n in range(len(x)):
-            assert_same(explainer(x[n : n + 1], seed=1), whole, slice(n, n + 1))
-
-
-@pytest.mark.parametrize(("method", "net"), pairs())
-def test_chunks_change_nothing(method: str, net: str) -> None:
-    """A budget that lets one sample through at a time, against all at once."""
-    proto, x = nets()[net]
-    whole = ox.explain(proto, x, method=method, seed=1, threads=1)
-    cut = ox.explain(proto, x, method=method, seed=1, threads=1, memory_mib=1e-4)
-    assert_same(cut, whole, slice(None))
-
-
-@pytest.mark.parametrize(("method", "net"), [pair for pair in pairs() if pair[1] != "rows"])
-def test_the_same_seed_gives_the_same_bytes(method: str, net: str) -> None:
-    proto, x = nets()[net]
-    first, second = (ox.explain(proto, x, method=method, seed=5, threads=1) for _ in range(2))
-    for name, array in first.attributions.items():
-        assert array.tobytes() == second.attributions[name].tobytes()
-    if first.saliency is not None:
-        assert second.saliency is not None
-        assert first.saliency.tobytes() == second.saliency.tobytes()
+@pytest.mark.parametrize("axiom", AXIOMS)
+def test_each_check_is_seen_to_fail(axiom: str) -> None:
+    assert any(axiom == broken for _, broken in BROKEN)
