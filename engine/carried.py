@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxplain.engine.baselines import make_baselines
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.loading import lookups
+from onnxplain.engine.graph.embeddings import indices_of, lookups
 from onnxplain.engine.places import input_labels
 
 #: Words that begin a baseline of the model's own inputs.
@@ -58,7 +58,7 @@ def carried(
 def token_inputs(model: ir.Model) -> set[str]:
     """Graph inputs from which the largest embedding lookup gets its indices."""
     found: set[str] = set()
-    queue = [node.inputs[1] for node in lookups(model.graph)[:1]]
+    queue = [indices_of(node) for node in lookups(model.graph)[:1]]
     while queue:
         value = queue.pop()
         node = value.producer() if value is not None else None

@@ -11,10 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.canonical import canonicalise
+from onnxplain.engine.graph.embeddings import lookups
 from onnxplain.engine.graph.model import ModelSource, SourceModel, read_model
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.passes.fold_batch_normalization import FoldBatchNormalizationPass
-from onnxplain.engine.graph.shapes import Dims, constant, dims, is_float, rank
+from onnxplain.engine.graph.shapes import Dims, constant, dims, is_float
 from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec
 
@@ -119,7 +120,7 @@ class Model:
         return result
 
     def embeddings(self) -> list[str]:
-        """Results of embedding lookups: Gather of integer inputs in a table, the largest table first."""
+        """Results of embedding lookups, of integers in a table; the largest table first."""
         return [node.outputs[0].name or "" for node in lookups(self.canonical.graph)]
 
     def summary(self) -> str:
@@ -134,18 +135,6 @@ class Model:
         lines += [f"  output {t.name}: {t.dtype}{_shape_text(t.shape)}" for t in self.outputs]
         lines.append("  " + ", ".join(f"{k} {v}" for k, v in sorted(counts.items(), key=lambda kv: -kv[1])))
         return "\n".join(lines)
-
-
-def lookups(graph: ir.Graph) -> list[ir.Node]:
-    """Embedding lookups: Gather of computed or fed indices in a constant table, the largest table first."""
-    found = []
-    for node in graph:
-        table, ids = (node.inputs[0], node.inputs[1]) if len(node.inputs) > 1 else (None, None)
-        if node.op_type != "Gather" or table is None or ids is None or not is_float(table):
-            continue
-        if constant(table) is not None and rank(table) == 2 and constant(ids) is None:
-            found.append(((dims(table) or (0,))[0], node))
-    return [node for _, node in sorted(found, key=lambda f: -(f[0] if isinstance(f[0], int) else 0))]
 
 
 def _info(value: ir.Value) -> TensorInfo:

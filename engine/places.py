@@ -32,7 +32,7 @@ def input_labels(value: ir.Value, layout: str = "auto") -> tuple[str | None, ...
         value: The tensor: ``[N, C, H, W]``, ``[N, H, W, C]``, ``[N, C, T]``, ``[N, T, D]``, ``[N, F]``.
         layout: ``channels_first`` or ``channels_last``; ``auto`` looks at what reads the tensor (Conv, or
             a Transpose that moves the channels), then at which axis of a picture has size 1, 3 or 4; the
-            result of an embedding lookup has its channels last, anything else on axis 1.
+            result of an embedding lookup or a product has its channels last, anything else on axis 1.
 
     Raises:
         OptionError: Unknown layout.
@@ -52,7 +52,7 @@ def input_labels(value: ir.Value, layout: str = "auto") -> tuple[str | None, ...
 
 def _channels_are_last(value: ir.Value, count: int) -> bool:
     producer = value.producer()
-    if producer is not None and producer.op_type == "Gather":
+    if producer is not None and producer.op_type in ("Gather", "MatMul"):
         return True
     consumed = _layout_by_use(value)
     if consumed is not None:
