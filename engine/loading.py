@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,13 @@ class Model:
         model = self.canonical.clone()
         FoldBatchNormalizationPass()(model)
         return model
+
+    def with_graph(self, canonical: ir.Model) -> Model:
+        """This model with another canonical graph in the place of its own: other weights, say."""
+        other = copy.copy(self)
+        other.__dict__.pop("folded", None)
+        other.__dict__["canonical"] = canonical
+        return other
 
     @property
     def inputs(self) -> list[TensorInfo]:

@@ -24,6 +24,8 @@ from onnxplain.engine.session.runtime import versions
 
 #: Resamples of the bootstrap, and what its intervals cover.
 RESAMPLES, COVERED = 1000, 0.95
+#: Suffixes of files that a report can be written as.
+FORMS = (".csv", ".parquet", ".json")
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,8 @@ class EvaluationReport:
             }
             for r in self.results
         ]
-        plain: dict[str, Any] = _without_nan(
-            jsonable({"provenance": self.provenance, "names": self.names, "results": results})
-        )
-        return plain
+        document: dict[str, Any] = plain({"provenance": self.provenance, "names": self.names, "results": results})
+        return document
 
     def save(self, path: str | Path) -> Path:
         """Write ``.csv`` (every value), ``.parquet`` (the same; needs pyarrow) or ``.json`` (everything).
@@ -158,15 +158,29 @@ class EvaluationReport:
         Raises:
             OutputError: Unknown suffix, or the file cannot be written.
         """
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix == ".json":
-            return write_bytes(path, (json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n").encode())
-        if suffix == ".csv":
-            return _write_csv(path, self.values())
-        if suffix == ".parquet":
-            return _write_parquet(path, self.values())
-        raise OutputError(f"cannot write {path}: '{suffix}' is no known form; use .csv, .parquet or .json")
+        return save_table(path, self.values(), self.to_dict())
+
+
+def save_table(path: str | Path, rows: list[dict[str, Any]], document: dict[str, Any]) -> Path:
+    """Write ``.csv`` or ``.parquet`` (rows of the same keys; the latter needs pyarrow) or ``.json`` (the document).
+
+    Raises:
+        OutputError: Unknown suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return write_bytes(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    if suffix == ".csv":
+        return _write_csv(path, rows)
+    if suffix == ".parquet":
+        return _write_parquet(path, rows)
+    raise OutputError(f"cannot write {path}: '{suffix}' is no known form; use {', '.join(FORMS)}")
+
+
+def plain(value: Any) -> Any:
+    """As :func:`~onnxplain.engine.explanation.jsonable`, with None for NaN and infinity."""
+    return _without_nan(jsonable(value))
 
 
 def _without_nan(value: Any) -> Any:
@@ -181,7 +195,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
     import io
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["method", "metric", "sample", "value"], lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return write_bytes(path, text.getvalue().encode())
@@ -262,4 +276,4 @@ class Store:
         )
 
 
-__all__ = ["EvaluationReport", "Result", "Store"]
+__all__ = ["FORMS", "EvaluationReport", "Result", "Store", "plain", "save_table"]

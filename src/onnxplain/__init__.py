@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from onnxplain.engine.evaluation.catalogue import metrics as metrics
     from onnxplain.engine.evaluation.evaluate import evaluate as evaluate
     from onnxplain.engine.evaluation.report import EvaluationReport as EvaluationReport
+    from onnxplain.engine.evaluation.sanity import sanity as sanity
+    from onnxplain.engine.evaluation.sanity_report import SanityReport as SanityReport
     from onnxplain.engine.explainer import CompiledExplainer as CompiledExplainer
     from onnxplain.engine.explanation import Explanation as Explanation
     from onnxplain.engine.loading import Model as Model
@@ -49,6 +51,7 @@ _WHERE = {
     "Explanation": "onnxplain.engine.explanation",
     "Model": "onnxplain.engine.loading",
     "OnnxplainError": "onnxplain.engine.errors",
+    "SanityReport": "onnxplain.engine.evaluation.sanity_report",
     "Target": "onnxplain.engine.targets",
     "Targets": "onnxplain.engine.targets",
     "VerifyReport": "onnxplain.engine.verification.report",
@@ -64,6 +67,7 @@ _WHERE = {
     "methods": "onnxplain.engine.api",
     "metrics": "onnxplain.engine.evaluation.catalogue",
     "operators": "onnxplain.engine.catalogue",
+    "sanity": "onnxplain.engine.evaluation.sanity",
     "verify": "onnxplain.engine.verify",
     "vjp": "onnxplain.engine.vjp",
 }
