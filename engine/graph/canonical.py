@@ -31,8 +31,10 @@ from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
 from onnxplain.engine.graph.passes.remove_dropout import RefuseTrainingPass, RemoveDropoutPass
 from onnxplain.engine.graph.passes.remove_identity import OwnOutputsPass, RemoveIdentityPass
 from onnxplain.engine.graph.passes.resolve_sequences import DeclareSequencesPass, ResolveSequencesPass
+from onnxplain.engine.graph.passes.spelt_softmax import SpeltSoftmaxPass
 from onnxplain.engine.graph.passes.split_fused import SplitFusedPass
 from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
+from onnxplain.engine.graph.shapes import dims, set_dims
 
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its passes log shapes that it cannot infer
 
@@ -63,6 +65,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         CastLikePass(),
         FoldConstantsPass(),
         InlineIfPass(),
+        SpeltSoftmaxPass(),
         ResolveSequencesPass(),
         LowerRecurrentPass(),
         LoopStatesPass(),
@@ -112,7 +115,12 @@ def _forget_declared_shapes(model: ir.Model) -> None:
 
     Files whose inputs were made dynamic by hand often still note the old batch size everywhere else, and
     a batch of 1 that is not one would turn every gradient that is summed over it wrong, without a word.
+    Paddle's exporter calls every size that it does not know ``?``: no symbol, or height would be width.
     """
+    for fed in model.graph.inputs:
+        sizes = dims(fed)
+        if sizes is not None and "?" in sizes:
+            set_dims(fed, [None if d == "?" else d for d in sizes])
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.op_type == "STFT" and "onesided" not in node.attributes:
             # The standard's inference takes a default that is left out for 0, and finds twice the bins.

@@ -209,3 +209,10 @@ def test_bins_of_a_real_spectrum_are_counted_once() -> None:
     proto.graph.node[0].input[:] = ["x", "step", "", "length"]
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     assert dims(canonicalise(read_model(proto)).graph.outputs[0]) == (2, 15, 9, 2)
+
+
+def test_question_marks_are_no_symbol() -> None:
+    """Paddle's exporter calls every unknown size ``?``; read as a symbol, a column and a row would have one length."""
+    nodes = [node("ReduceSum", "x one", "c", keepdims=1), node("Mul", "c x", "y")]
+    proto = model(nodes, {"x": ["N", "?", "?"]}, {"y": ["N", None, None]}, {"one": np.array([1])})
+    assert dims(canonicalise(read_model(proto)).graph.inputs[0]) == ("N", None, None)
