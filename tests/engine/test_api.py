@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 
-import numpy as np
 import pytest
 from tiny_models import fullgrad_net
 
