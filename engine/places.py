@@ -31,7 +31,7 @@ def input_labels(value: ir.Value, layout: str = "auto") -> tuple[str | None, ...
     Args:
         value: The tensor: ``[N, C, H, W]``, ``[N, H, W, C]``, ``[N, C, T]``, ``[N, T, D]``, ``[N, F]``.
         layout: ``channels_first`` or ``channels_last``; ``auto`` looks at what reads the tensor (Conv, or
-            a Transpose that moves the channels), then at which axis of a picture has size 1, 3 or 4; the
+            a Transpose that moves the channels), then at which axis of a picture has size 1, 3 or 4 (of a series: 1); the
             result of an embedding lookup or a product has its channels last, anything else on axis 1.
 
     Raises:
@@ -58,6 +58,8 @@ def _channels_are_last(value: ir.Value, count: int) -> bool:
     if consumed is not None:
         return consumed
     known = dims(value) or ()
+    if count == 3:
+        return known[1] != 1 and known[2] == 1
     return count == 4 and known[1] not in (1, 3, 4) and known[3] in (1, 3, 4)
 
 

@@ -54,9 +54,10 @@ def _matched(node: ir.Node) -> tuple[ir.Value, int] | None:
     exponential, total = node.inputs[0].producer(), _source(node.inputs[1])  # type: ignore[union-attr, arg-type]
     if exponential is None or exponential.op_type != "Exp" or exponential.domain:
         return None
+    sizes = dims(exponential.outputs[0])
     if total is None or total.op_type != "ReduceSum" or total.domain or total.inputs[0] is not exponential.outputs[0]:
         return None
-    axes, sizes = constant(total.inputs[1]) if len(total.inputs) > 1 else None, dims(exponential.outputs[0])
+    axes = constant(total.inputs[1]) if len(total.inputs) > 1 else None
     if axes is None or axes.size != 1 or sizes is None:
         return None
     axis = int(axes.reshape(-1)[0]) % len(sizes)
