@@ -204,9 +204,7 @@ class _Comparison:
     def run(self) -> list[Direction]:
         """Try steps one after the other on what no earlier one settled, then hold slopes against derivatives."""
         found: dict[int, _Slope] = {}
-        with np.errstate(all="ignore"):
-            ratio = np.nanmedian(np.where(self.scale > 0, self.noise / self.scale, np.inf))
-        first = ratio / self.precision.rounding if np.isfinite(ratio) else self.precision.most
+        first = self._first_step()
         steps = [float(min(max(first * f, self.precision.least), self.precision.most)) for f in _FACTORS]
         for turn, step in enumerate(dict.fromkeys(steps)):
             open_ones = [k for k in range(len(self.samples)) if turn < self.precision.always or found[k].aside]
@@ -218,6 +216,16 @@ class _Comparison:
         gaps = [s.gap / s.scale for s in found.values() if not s.aside and s.scale]
         pooled = float(np.sqrt(np.mean(np.square(gaps)))) if gaps else 0.0
         return [self._judged(k, found[k], pooled) for k in range(len(self.samples))]
+
+    def _first_step(self) -> float:
+        """The smallest step whose rounding is small against the slope, by the gradient or, in case that is too small, as seen."""
+        most = self.precision.most
+        ends = self._ends(np.arange(len(self.samples)), most)
+        with np.errstate(all="ignore"):
+            seen = np.abs(ends.up - ends.down) / (2 * most)
+            ratios = self.noise / np.fmax(self.scale, seen)
+        ratios = ratios[np.isfinite(ratios)]
+        return float(np.median(ratios)) / self.precision.rounding if ratios.size else most
 
     def _judged(self, k: int, slope: _Slope, pooled: float) -> Direction:
         state: State = slope.aside or "agrees"

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnxplain.engine.differences import DOUBLE, SINGLE, Precision, Summary, compare, summarise
 from onnxplain.engine.errors import RuleError, UnsupportedNodeError
 from onnxplain.engine.graph.canonical import canonicalise
+from onnxplain.engine.graph.custom import is_kept
 from onnxplain.engine.graph.model import read_model
 from onnxplain.engine.graph.shapes import is_float
 from onnxplain.engine.rewrite import Rewriter
@@ -204,8 +205,8 @@ def gradcheck(
         The figures.
 
     Raises:
-        RuleError: The rule differs from the derivative, or too few directions could be judged.
-        UnsupportedNodeError: There is no rule, or it refuses these operands.
+        RuleError: There is no rule, it differs from the derivative, or too few directions could be judged.
+        UnsupportedNodeError: The rule refuses these operands.
     """
     library = isinstance(implementation, (str, Path))
     precision, dtype = (SINGLE, np.float32) if library else (DOUBLE, np.float64)
@@ -321,6 +322,8 @@ class _Test:
         feeds = {n: a for n, a in zip(self.names, self.arrays, strict=True) if a is not None and n in names}
         model = canonicalise(read_model(self._proto(feeds, symbolic)))
         types = {v.name: v for v in model.graph.outputs if not is_float(v) and v.dtype is None}
+        if types and not is_kept(self.domain, self.operator):
+            raise RuleError(f"{self.called}: there is no rule; register one with rules.gradient or rules.elementwise")
         if types:
             raise RuleError(
                 f"{self.called}: the type of its result is not known; declare it with rules.result or rules.result_like"

@@ -25,6 +25,7 @@ from onnxplain.engine.graph.passes.expand_functions import ExpandFunctionsPass
 from onnxplain.engine.graph.passes.expand_training import ExpandTrainingPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
+from onnxplain.engine.graph.passes.fused.table import CONTRIB
 from onnxplain.engine.graph.passes.inline_if import InlineIfPass
 from onnxplain.engine.graph.passes.loop_states import LoopStatesPass
 from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
@@ -38,6 +39,9 @@ from onnxplain.engine.graph.shapes import dims, set_dims
 
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its passes log shapes that it cannot infer
 
+
+#: Domains whose operators' results are inferred, by the standard or by this package's passes.
+_INFERRED = frozenset({"", "ai.onnx", CONTRIB})
 
 Functions = dict[ir.OperatorIdentifier, ir.Function]
 
@@ -115,6 +119,7 @@ def _forget_declared_shapes(model: ir.Model) -> None:
 
     Files whose inputs were made dynamic by hand often still note the old batch size everywhere else, and
     a batch of 1 that is not one would turn every gradient that is summed over it wrong, without a word.
+    What no inference knows, results of other domains' operators, keeps its rank and no sizes.
     Paddle's exporter calls every size that it does not know ``?``: no symbol, or height would be width.
     """
     for fed in model.graph.inputs:
@@ -125,8 +130,9 @@ def _forget_declared_shapes(model: ir.Model) -> None:
         if node.op_type == "STFT" and "onesided" not in node.attributes:
             # The standard's inference takes a default that is left out for 0, and finds twice the bins.
             node.attributes["onesided"] = ir.AttrInt64("onesided", 1)
+        known = node.domain in _INFERRED
         for value in (*node.outputs, *(v for graph in subgraphs(node) for v in graph.inputs)):
-            value.shape = None
+            value.shape = None if known or value.shape is None else ir.Shape([None] * len(value.shape))
 
 
 def ir_version_for(opsets: dict[str, int]) -> int:

@@ -110,9 +110,13 @@ class Primal:
         """
         known = shapes.rank(self.x(index))
         if known is None:
-            raise self.unsupported(
-                f"the rank of its input {index} is known only at run time", "give the model's inputs fixed ranks"
-            )
+            origin = _of_unknown_rank(self.x(index))
+            if origin is None or origin.domain in ("", "ai.onnx"):
+                hint = "give the model's inputs fixed ranks"
+            else:
+                origin_name = f"'{label(origin)}' ({describe(origin)})"
+                hint = f"declare what {origin_name}, from which it comes, returns: onnxplain.rules.result"
+            raise self.unsupported(f"the rank of its input {index} is known only at run time", hint)
         return known
 
     def axis(self, default: int = -1, index: int = 0) -> int:
@@ -127,3 +131,14 @@ class Primal:
     def unsupported(self, reason: str, hint: str = "") -> UnsupportedNodeError:
         """The error to raise when the rule cannot serve this very node."""
         return UnsupportedNodeError(self.name, describe(self.ir), reason, hint)
+
+
+def _of_unknown_rank(value: ir.Value) -> ir.Node | None:
+    """The first node on the way to a value whose result has no rank although its operands do."""
+    node = value.producer()
+    while node is not None:
+        before = next((x for x in node.inputs if x is not None and shapes.rank(x) is None), None)
+        if before is None or before.producer() is None:
+            return node
+        node = before.producer()
+    return None

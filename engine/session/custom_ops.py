@@ -55,7 +55,7 @@ def implementations(given: CustomOps | None) -> Implementations:
     """
     if given is None:
         return Implementations()
-    items = [given] if isinstance(given, (str, Path, type)) else list(given)
+    items = list(given) if isinstance(given, (list, tuple)) else [given]
     libraries: list[Path] = []
     evaluators: list[type] = []
     for item in items:

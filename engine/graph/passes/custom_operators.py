@@ -43,7 +43,20 @@ class SetFunctionsAsidePass(ir.passes.InPlacePass):
         for key in [key for key in model.functions if is_kept(key[0], key[1])]:
             function = self.aside[key] = model.functions.pop(key)
             UpgradeOpsetPass()(ir.Model(function.graph, ir_version=model.ir_version))
+            _initializers_to_constants(function.graph)
         return ir.passes.PassResult(model, modified=bool(self.aside))
+
+
+def _initializers_to_constants(graph: ir.Graph) -> None:
+    """A function has no initializers; what an upgrade made of an attribute is a Constant there."""
+    for name, value in list(graph.initializers.items()):
+        graph.initializers.pop(name)
+        tensor = value.const_value
+        assert tensor is not None, "initializers have content"
+        node = ir.node("Constant", [], attributes={"value": tensor})
+        value.replace_all_uses_with(node.outputs[0])
+        value.name, node.outputs[0].name = None, name
+        graph.insert_before(graph[0], node)
 
 
 class CustomOperatorsPass(ir.passes.InPlacePass):
