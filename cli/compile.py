@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-@app.command(name="compile")
-def compile_file(
+@app.command()
+def compile(  # noqa: A001 - the name of the command
     model: o.ModelFile,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the .onnx file.", show_default=False)

@@ -87,7 +87,7 @@ def test_several_methods_and_their_options() -> None:
     found = document(DEMO, BAG.path, "-m", "gradient", "-m", "integrated_gradients", "-O", "steps=7", "-O",
                      "gradient.reduction=max_abs", "-O", "tolerance=none")  # fmt: skip
     options = {entry["method"]: entry["options"] for entry in found["methods"]}
-    assert options["gradient"] == {"reduction": "max_abs"}
+    assert options["gradient"] == {"composite": None, "reduction": "max_abs"}
     assert options["integrated_gradients"]["steps"] == 7
     assert options["integrated_gradients"]["tolerance"] is None
     assert options["integrated_gradients"]["reduction"] == "sum"

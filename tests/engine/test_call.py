@@ -164,8 +164,8 @@ def test_box_after_suppression() -> None:
     target = ox.Target.box([30, 30, 41, 46], boxes="left", scores="rated")
     e = ox.explain(detector(True), x, method="gradient", target=target)
     np.testing.assert_allclose(e.attributions["x"], [expected_score(2, 1)], rtol=1e-6)
+    weights = ox.Target.weights(np.ones((3, 2)), "rated", whole=True)
     with pytest.raises(TargetError, match="one sample at a time"):
-        weights = ox.Target.weights(np.ones((3, 2)), "rated", whole=True)
         ox.explain(detector(True), np.repeat(x, 2, axis=0), method="gradient", target=weights)
 
 

@@ -237,9 +237,10 @@ def test_saved_model_gives_the_same_numbers_without_this_package(tmp_path: Path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     run = dict(zip(names, session.run(None, {"x": x, "target": np.array([1])}), strict=True))
-    np.testing.assert_array_equal(run["attribution/x"], e.attributions["x"])
+    np.testing.assert_array_equal(run["attribution"], e.attributions["x"])
     np.testing.assert_array_equal(run["logits"], e.outputs["logits"])
-    np.testing.assert_allclose(run["score"], e.score)
+    assert e.residual is not None
+    np.testing.assert_allclose(run["residual"], e.residual.absolute, atol=1e-6)
 
 
 def test_model_into_a_missing_folder(tmp_path: Path) -> None:
