@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from onnxplain.engine.evaluation.catalogue import metrics as metrics
     from onnxplain.engine.evaluation.evaluate import evaluate as evaluate
     from onnxplain.engine.evaluation.report import EvaluationReport as EvaluationReport
+    from onnxplain.engine.evaluation.roar import Recipe as Recipe
+    from onnxplain.engine.evaluation.roar import roar as roar
+    from onnxplain.engine.evaluation.roar_report import RoarReport as RoarReport
     from onnxplain.engine.evaluation.sanity import sanity as sanity
     from onnxplain.engine.evaluation.sanity_report import SanityReport as SanityReport
     from onnxplain.engine.explainer import CompiledExplainer as CompiledExplainer
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from onnxplain.engine.propagation.recipes import composite as composite
     from onnxplain.engine.targets import Target as Target
     from onnxplain.engine.targets import Targets as Targets
+    from onnxplain.engine.training.trainer import Trainer as Trainer
     from onnxplain.engine.verification.report import VerifyReport as VerifyReport
     from onnxplain.engine.verify import verify as verify
     from onnxplain.engine.vjp import vjp as vjp
@@ -51,9 +55,12 @@ _WHERE = {
     "Explanation": "onnxplain.engine.explanation",
     "Model": "onnxplain.engine.loading",
     "OnnxplainError": "onnxplain.engine.errors",
+    "Recipe": "onnxplain.engine.evaluation.roar",
+    "RoarReport": "onnxplain.engine.evaluation.roar_report",
     "SanityReport": "onnxplain.engine.evaluation.sanity_report",
     "Target": "onnxplain.engine.targets",
     "Targets": "onnxplain.engine.targets",
+    "Trainer": "onnxplain.engine.training.trainer",
     "VerifyReport": "onnxplain.engine.verification.report",
     "check": "onnxplain.engine.check",
     "compile": "onnxplain.engine.api",
@@ -67,6 +74,7 @@ _WHERE = {
     "methods": "onnxplain.engine.api",
     "metrics": "onnxplain.engine.evaluation.catalogue",
     "operators": "onnxplain.engine.catalogue",
+    "roar": "onnxplain.engine.evaluation.roar",
     "sanity": "onnxplain.engine.evaluation.sanity",
     "verify": "onnxplain.engine.verify",
     "vjp": "onnxplain.engine.vjp",

@@ -14,6 +14,7 @@ from tiny_models import assets, model, node
 from onnxplain.engine.errors import InputError, OptionError, OutputError
 from onnxplain.engine.evaluation.roar import Recipe, roar
 from onnxplain.engine.evaluation.roar_report import RoarReport, Run
+from onnxplain.engine.loading import load
 from onnxplain.engine.training.trainer import Trainer
 
 QUICK = Recipe(epochs=15, batch_size=32, lr=0.05)
@@ -169,7 +170,7 @@ def test_retrained_digits_are_as_good_as_pytorchs() -> None:
     x, y = (digits.images / 16).astype(np.float32)[:, None], digits.target
     test = np.load(folder / "data" / "digits_test_index.npy")
     train = np.setdiff1d(np.arange(len(x)), test)
-    trainer = Recipe().trainer(folder / "digits-cnn.onnx")
+    trainer = Recipe().trainer(load(folder / "digits-cnn.onnx", threads=1))
     ours, theirs = [], []
     for seed in range(5):
         trainer.initialise(seed)
