@@ -146,21 +146,30 @@ class Case:
             turns: Alterations per sample.
             alter: From one clean input, its number and the turn to the altered input.
         """
-        return self.evaluated(turns, alter, lambda points, samples: self.scorer.scores(points, self.target[samples]))
+
+        def make(samples: Array, numbers: Array) -> Array:
+            return np.stack([alter(self.x[n], int(n), int(t)) for n, t in zip(samples, numbers, strict=True)])
+
+        return self.evaluated(turns, make)
 
     def evaluated(
-        self, turns: int, alter: Callable[[Array, int, int], Array], of: Callable[[Array, Array], Array]
+        self,
+        turns: int,
+        make: Callable[[Array, Array], Array],
+        of: Callable[[Array, Array], Array] | None = None,
     ) -> Array:
-        """Whatever is wanted of altered inputs, ``[N, turns]``.
+        """Whatever is wanted of altered inputs, ``[N, turns]``; by default their scores.
 
         Args:
-            turns, alter: As for :meth:`scored`.
-            of: From altered inputs ``[B, ...]`` and their samples' numbers ``[B]`` to values ``[B]``.
+            turns: Alterations per sample.
+            make: From samples' numbers ``[B]`` and turns ``[B]`` to altered inputs ``[B, ...]``, many at a time.
+            of: From altered inputs and their samples' numbers to values ``[B]``.
         """
         found = np.zeros((len(self), turns))
         for samples, numbers in self._blocks(turns):
-            points = np.stack([alter(self.x[n], int(n), int(t)) for n, t in zip(samples, numbers, strict=True)])
-            found[samples, numbers] = of(points, samples)
+            points = make(samples, numbers).astype(self.x.dtype, copy=False)
+            scored = of or (lambda given, rows: self.scorer.scores(given, self.target[rows]))
+            found[samples, numbers] = scored(points, samples)
         return found
 
     def _blocks(self, turns: int) -> Iterator[tuple[Array, Array]]:

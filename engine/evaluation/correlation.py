@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxplain.engine.draws import generator
 from onnxplain.engine.evaluation.case import Case
+from onnxplain.engine.evaluation.fills import emptied
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.extras import optional
 
@@ -74,7 +75,7 @@ def sums_and_drops(case: Case, chosen: list[Array], fill: float | str) -> tuple[
         chosen: Places by flat number.
         fill: What is put in their place.
     """
-    from onnxplain.engine.evaluation.fills import filled
-
-    scores = case.scored(len(chosen), lambda x, n, turn: filled(case, x, n, chosen[turn], fill))
-    return case.relevance @ membership(chosen, case.count).T, case.clean[:, None] - scores
+    rows = membership(chosen, case.count)
+    gone = rows.astype(bool)
+    scores = case.evaluated(len(chosen), lambda samples, turns: emptied(case, samples, gone[turns], fill))
+    return case.relevance @ rows.T, case.clean[:, None] - scores

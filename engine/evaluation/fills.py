@@ -19,43 +19,75 @@ from onnxplain.engine.gaussian import blurred
 #: Named fills; any number is one, too.
 FILLS = ("black", "mean", "blur", "noise", "noisy_linear")
 
+#: Those that depend on which places are removed.
+_BY_MASK = ("noisy_linear",)
 #: Standard deviation of the blur, as a share of the longest axis of places.
 BLUR_SHARE = 0.1
 #: Of the noise on imputed places, as ROAD has it.
 IMPUTED_NOISE = 0.01
 
 
-def filled(case: Case, x: Array, sample: int, removed: Array, fill: Any) -> Array:
+def emptied(case: Case, samples: Array, masks: Array, fill: Any) -> Array:
+    """Copies of clean inputs with some places replaced in all channels, ``[B, ...]``.
+
+    Args:
+        case: Knows the inputs and their axes.
+        samples: ``[B]``: which input each copy is of, in rising order.
+        masks: bool ``[B, P]``: what is removed.
+        fill: A number, or one of `FILLS`.
+    """
+    x = case.x[samples]
+    if isinstance(fill, str) and fill in _BY_MASK:
+        return np.stack([_imputed(case, one, mask) for one, mask in zip(x, masks, strict=True)])
+    first, place = np.unique(samples, return_inverse=True)  # a sample's own fill is made once for all its copies
+    stand_in = replacement(case, case.x[first], fill)
+    return np.where(case.over_input(masks), stand_in[place] if len(stand_in) > 1 else stand_in, x).astype(x.dtype)
+
+
+def filled(case: Case, x: Array, removed: Array, fill: Any) -> Array:
     """A copy of one input with some places replaced in all channels.
 
     Args:
         case: Knows the input's axes.
-        x: One clean input.
-        sample: Its number.
+        x: One input, clean or altered before.
         removed: Places by flat number.
         fill: A number, or one of `FILLS`.
     """
     mask = np.zeros(case.count, dtype=bool)
     mask[removed] = True
-    where = np.broadcast_to(case.over_input(mask[None])[0], x.shape)
-    return np.where(where, replacement(case, x, sample, mask, fill), x).astype(x.dtype)
+    if isinstance(fill, str) and fill in _BY_MASK:
+        return _imputed(case, x, mask)
+    found = np.where(case.over_input(mask[None]), replacement(case, x[None], fill), x[None])
+    return np.asarray(found[0], dtype=x.dtype)
 
 
-def replacement(case: Case, x: Array, sample: int, mask: Array, fill: Any) -> Array:
-    """What stands in the place of removed places, broadcastable to the input."""
-    axes = tuple(a - 1 for a in case.places)
+def replacement(case: Case, x: Array, fill: Any) -> Array:
+    """What stands in the place of removed places, one per input or one for all.
+
+    Args:
+        case: Knows the inputs' axes and range.
+        x: Inputs ``[B, ...]``.
+        fill: A number, or one of `FILLS` that does not depend on what is removed.
+    """
+    axes = tuple(case.places)
     if not isinstance(fill, str):
-        return np.asarray(fill, dtype=np.float64)
+        return np.full((1,) * x.ndim, fill, dtype=np.float64)
     if fill == "black":
-        return np.asarray(case.x.min(), dtype=np.float64)
+        return np.full((1,) * x.ndim, case.x.min(), dtype=np.float64)
     if fill == "mean":
         return np.asarray(x.mean(axis=axes, keepdims=True))
     if fill == "blur":
-        sigma = BLUR_SHARE * max(x.shape[a] for a in axes)
-        return np.asarray(blurred(x[None].astype(np.float64), [a + 1 for a in axes], sigma)[0])
-    if fill == "noise":
-        return np.asarray(generator(case.seed, 1).uniform(x.min(), x.max(), size=x.shape))
-    return noisy_linear(x, axes, mask.reshape([x.shape[a] for a in axes]), case.seed)
+        return blurred(x, axes, BLUR_SHARE * max(x.shape[a] for a in axes))
+    # The same unit draw for all, stretched to each input's own range.
+    inner = tuple(range(1, x.ndim))
+    low, high = x.min(axis=inner, keepdims=True), x.max(axis=inner, keepdims=True)
+    return np.asarray(low + (high - low) * generator(case.seed, 1).random(x.shape[1:]))
+
+
+def _imputed(case: Case, x: Array, mask: Array) -> Array:
+    axes = tuple(a - 1 for a in case.places)
+    found = noisy_linear(x, axes, mask.reshape([x.shape[a] for a in axes]), case.seed)
+    return np.where(case.over_input(mask[None])[0], found, x).astype(x.dtype)
 
 
 def noisy_linear(x: Array, axes: tuple[int, ...], mask: Array, seed: int) -> Array:
@@ -111,4 +143,4 @@ def _neighbours(mask: Array) -> tuple[Array, Array, Array]:
     return np.concatenate(rows), np.concatenate(columns), np.concatenate(weights)
 
 
-__all__ = ["FILLS", "filled", "noisy_linear"]
+__all__ = ["FILLS", "emptied", "filled", "noisy_linear", "replacement"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.evaluation.case import Case
-from onnxplain.engine.evaluation.fills import FILLS, filled
+from onnxplain.engine.evaluation.fills import FILLS, emptied
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.method import choose
 
@@ -59,7 +59,13 @@ def removed(case: Case, order: Array, counts: Sequence[int], fill: Any) -> Array
         counts: How many of them go.
         fill: See :mod:`onnxplain.engine.evaluation.fills`.
     """
-    return case.scored(len(counts), lambda x, n, turn: filled(case, x, n, order[n, : counts[turn]], fill))
+    return case.evaluated(len(counts), without(case, order, counts, fill))
+
+
+def without(case: Case, order: Array, counts: Sequence[int], fill: Any) -> Callable[[Array, Array], Array]:
+    """What :meth:`Case.evaluated` takes to replace the first places of an order; arguments as for :func:`removed`."""
+    rank, many = np.argsort(order, axis=1), np.asarray(counts)  # rank: each place's own number in the order
+    return lambda samples, turns: emptied(case, samples, rank[samples] < many[turns][:, None], fill)
 
 
 def pasted(case: Case, order: Array, counts: Sequence[int], start: Array, end: Array) -> Array:
@@ -69,16 +75,15 @@ def pasted(case: Case, order: Array, counts: Sequence[int], start: Array, end: A
         case: What is measured.
         order: ``[N, P]``: places in the order in which they change.
         counts: How many of them have changed.
-        start, end: ``[N, ...]``, broadcastable to the inputs.
+        start, end: ``[N, ...]``, of the inputs' shape.
     """
-    first, last = (np.broadcast_to(a, case.x.shape) for a in (start, end))
-    rank = np.argsort(order, axis=1)  # the place's own number in the order
+    rank, many = np.argsort(order, axis=1), np.asarray(counts)
 
-    def alter(x: Array, n: int, turn: int) -> Array:
-        changed = case.over_input((rank[n] < counts[turn])[None])[0]
-        return np.asarray(np.where(changed, last[n], first[n]), dtype=x.dtype)
+    def make(samples: Array, turns: Array) -> Array:
+        changed = case.over_input(rank[samples] < many[turns][:, None])
+        return np.where(changed, end[samples], start[samples])
 
-    return case.scored(len(counts), alter)
+    return case.evaluated(len(counts), make)
 
 
 def area(curve: Array) -> Array:

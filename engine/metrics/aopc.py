@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxplain.engine.draws import generator
 from onnxplain.engine.evaluation.case import Case, Measured
-from onnxplain.engine.evaluation.fills import filled
+from onnxplain.engine.evaluation.fills import emptied
 from onnxplain.engine.evaluation.metric import Better, Metric, metric
 from onnxplain.engine.evaluation.removal import at_least, check_fill, ranking
 from onnxplain.engine.evaluation.tiles import tile_means, tiles
@@ -50,8 +50,8 @@ class Aopc(Metric):
         tile = tiles(sizes, side).reshape(-1)
         steps = min(self.steps, int(tile.max()) + 1)
         turn_of = self._turns(case, tile)
-        scores = case.scored(
-            steps + 1, lambda x, n, turn: filled(case, x, n, np.flatnonzero(turn_of[n] < turn), self.fill)
+        scores = case.evaluated(
+            steps + 1, lambda samples, turns: emptied(case, samples, turn_of[samples] < turns[:, None], self.fill)
         )
         fall = case.clean[:, None] - scores
         facts = {"ranking": ranking(case, self.absolute), "region": side, "steps": steps}

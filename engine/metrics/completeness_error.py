@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onnxplain.engine.evaluation.case import Case, Measured
-from onnxplain.engine.evaluation.fills import filled
+from onnxplain.engine.evaluation.fills import emptied
 from onnxplain.engine.evaluation.metric import Better, Metric, metric
 from onnxplain.engine.evaluation.removal import check_fill
 
@@ -37,8 +37,11 @@ class CompletenessError(Metric):
         case = case.exact
         change = case.clean
         if self.baseline is not None:
-            every = np.arange(case.count)
-            change = change - case.scored(1, lambda x, n, turn: filled(case, x, n, every, self.baseline))[:, 0]
+            every = np.ones((1, case.count), dtype=bool)
+            bare = case.evaluated(
+                1, lambda samples, turns: emptied(case, samples, every.repeat(len(samples), 0), self.baseline)
+            )
+            change = change - bare[:, 0]
         error = np.abs(change - case.relevance.sum(axis=1))
         if self.relative:
             error = error / np.where(change != 0, np.abs(change), 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 from onnxplain.engine.draws import generator
 from onnxplain.engine.evaluation.case import Case, Measured
 from onnxplain.engine.evaluation.correlation import membership
-from onnxplain.engine.evaluation.fills import filled
+from onnxplain.engine.evaluation.fills import emptied
 from onnxplain.engine.evaluation.metric import Better, Metric, metric
 from onnxplain.engine.evaluation.removal import at_least
 from onnxplain.engine.explanation import Array
@@ -74,8 +74,10 @@ class Infidelity(Metric):
             side = int(random.choice(sides, p=counts / counts.sum()))
             starts = [int(random.integers(max(1, n - side + 1))) for n in sizes]
             chosen.append(places[tuple(slice(s, s + side) for s in starts)].reshape(-1))
-        scores = case.scored(len(chosen), lambda x, n, turn: filled(case, x, n, chosen[turn], 0.0))
-        return case.relevance @ membership(chosen, case.count).T, scores
+        rows = membership(chosen, case.count)
+        gone = rows.astype(bool)
+        scores = case.evaluated(len(chosen), lambda samples, turns: emptied(case, samples, gone[turns], 0.0))
+        return case.relevance @ rows.T, scores
 
     def _noise(self, case: Case) -> tuple[Array, Array]:
         low, high = float(case.x.min()), float(case.x.max())
@@ -84,7 +86,7 @@ class Infidelity(Metric):
             for k in range(self.samples)
         ]
         noise = np.stack(drawn).astype(case.x.dtype)
-        scores = case.scored(len(noise), lambda x, n, turn: noise[turn])
+        scores = case.evaluated(len(noise), lambda samples, turns: noise[turns])
         parts = case.parts.reshape(len(case), -1)
         kept = (parts * case.x.reshape(len(case), -1)).sum(axis=1, keepdims=True)
         return kept - parts @ noise.reshape(len(noise), -1).T.astype(np.float64), scores

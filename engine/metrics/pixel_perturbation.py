@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,9 +10,12 @@ import numpy as np
 from onnxplain.engine.evaluation.case import Case, Measured
 from onnxplain.engine.evaluation.fills import filled
 from onnxplain.engine.evaluation.metric import Better, Metric, metric
-from onnxplain.engine.evaluation.removal import check_fill, check_shares, ranking
+from onnxplain.engine.evaluation.removal import check_fill, check_shares, ranking, without
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.method import choose
+
+#: Altered inputs from samples' numbers and turns: see :meth:`Case.evaluated`.
+Make = Callable[[Array, Array], Array]
 
 
 @metric("pixel_perturbation")
@@ -56,24 +60,29 @@ class PixelPerturbation(Metric):
         fractions = sorted(self.fractions)
         counts = [round(f * case.count) for f in fractions]
 
-        def alter(x: Array, n: int, turn: int) -> Array:
-            if not self.incremental:
-                return filled(case, x, n, order[n, : counts[turn]], self.fill)
-            for first, last in zip([0, *counts[:turn]], counts[: turn + 1], strict=True):
-                x = filled(case, x, n, order[n, first:last], self.fill)
-            return x
-
-        change = self._relative(case, len(counts), alter) if self.distance == "relative" else _kl(case, counts, alter)
+        make = self._stepwise(case, order, counts) if self.incremental else without(case, order, counts, self.fill)
+        change = (self._relative if self.distance == "relative" else _kl)(case, len(counts), make)
         facts = {"ranking": ranking(case, self.absolute), "first": self.order}
         return Measured(change.mean(axis=1), {"change": (np.asarray(fractions), change)}, facts)
 
-    def _relative(self, case: Case, turns: int, alter: Any) -> Array:
-        scores, clean = case.scored(turns, alter), case.clean[:, None]
+    def _stepwise(self, case: Case, order: Array, counts: list[int]) -> Make:
+        """Each fraction removes its places from what the one before left."""
+
+        def alter(n: int, turn: int) -> Array:
+            x: Array = case.x[n]
+            for first, last in zip([0, *counts[:turn]], counts[: turn + 1], strict=True):
+                x = filled(case, x, order[n, first:last], self.fill)
+            return x
+
+        return lambda samples, turns: np.stack([alter(int(n), int(t)) for n, t in zip(samples, turns, strict=True)])
+
+    def _relative(self, case: Case, turns: int, make: Make) -> Array:
+        scores, clean = case.evaluated(turns, make), case.clean[:, None]
         before = np.concatenate([clean, scores[:, :-1]], axis=1) if self.incremental else clean
         return np.asarray(np.abs(before - scores) / np.where(clean != 0, np.abs(clean), 1.0))
 
 
-def _kl(case: Case, counts: list[int], alter: Any) -> Array:
+def _kl(case: Case, turns: int, make: Make) -> Array:
     """``KL(p(x) || p(altered))`` in nats, over all classes, from the log-probabilities."""
     scorer = case.scorer.of("log_probability")
     clean = scorer.outputs(case.x)
@@ -82,4 +91,4 @@ def _kl(case: Case, counts: list[int], alter: Any) -> Array:
         was, now = clean[samples], scorer.outputs(points)
         return np.asarray((np.exp(was) * (was - now)).reshape(len(points), -1).sum(axis=1))
 
-    return case.evaluated(len(counts), alter, divergence)
+    return case.evaluated(turns, make, divergence)

@@ -10,7 +10,7 @@ from evaluation_cases import given, linear
 from scipy.ndimage import gaussian_filter
 
 from onnxplain.engine.evaluation.case import Case
-from onnxplain.engine.evaluation.fills import BLUR_SHARE, IMPUTED_NOISE, filled, noisy_linear, replacement
+from onnxplain.engine.evaluation.fills import BLUR_SHARE, IMPUTED_NOISE, emptied, filled, noisy_linear, replacement
 
 RANDOM = np.random.default_rng(3)
 X = RANDOM.normal(size=(2, 3, 6, 5)).astype(np.float32)
@@ -29,7 +29,7 @@ def places(mask_of: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("fill", [0.25, "black", "mean", "blur", "noise", "noisy_linear"])
 def test_only_removed_places_change_in_all_channels(fill: float | str) -> None:
-    found = filled(case(), X[1], 1, REMOVED, fill)
+    found = filled(case(), X[1], REMOVED, fill)
     assert found.dtype == np.float32
     changed = found != X[1]
     assert np.array_equal(changed, np.broadcast_to(places(REMOVED), X[1].shape))
@@ -37,23 +37,33 @@ def test_only_removed_places_change_in_all_channels(fill: float | str) -> None:
 
 def test_number_black_mean() -> None:
     here = np.broadcast_to(places(REMOVED), X[0].shape)
-    assert np.all(filled(case(), X[0], 0, REMOVED, 0.25)[here] == np.float32(0.25))
-    assert np.all(filled(case(), X[0], 0, REMOVED, "black")[here] == X.min())
+    assert np.all(filled(case(), X[0], REMOVED, 0.25)[here] == np.float32(0.25))
+    assert np.all(filled(case(), X[0], REMOVED, "black")[here] == X.min())
     means = X[0].reshape(3, -1).mean(axis=1)
-    found = filled(case(), X[0], 0, REMOVED, "mean")
+    found = filled(case(), X[0], REMOVED, "mean")
     assert found[:, places(REMOVED)] == pytest.approx(np.tile(means[:, None], (1, 5)), rel=1e-6)
 
 
 def test_blur_is_a_gaussian_over_places() -> None:
-    found = replacement(case(), X[0], 0, places(REMOVED).reshape(-1), "blur")
+    found = replacement(case(), X[:1], "blur")[0]
     want = gaussian_filter(X[0].astype(np.float64), BLUR_SHARE * 6, axes=(1, 2), mode="reflect")
     assert found == pytest.approx(want, abs=1e-12)
 
 
-def test_noise_is_within_the_range_and_the_same_for_every_sample() -> None:
-    first, second = (replacement(case(), X[0], n, places(REMOVED).reshape(-1), "noise") for n in (0, 1))
-    assert np.array_equal(first, second)
-    assert X[0].min() <= first.min() < first.max() <= X[0].max()
+def test_noise_is_one_draw_in_each_inputs_range() -> None:
+    first, second = replacement(case(), X, "noise").astype(np.float64)
+    unit = [(r - x.min()) / (x.max() - x.min()) for r, x in zip((first, second), X.astype(np.float64), strict=True)]
+    assert unit[0] == pytest.approx(unit[1], abs=1e-6)
+    assert 0 <= unit[0].min() < 0.1 and 0.9 < unit[0].max() <= 1
+
+
+@pytest.mark.parametrize("fill", [0.25, "black", "mean", "blur", "noise", "noisy_linear"])
+def test_many_at_a_time_are_what_each_is_alone(fill: float | str) -> None:
+    masks = np.random.default_rng(0).random((5, 30)) < 0.4
+    samples = np.array([0, 0, 0, 1, 1])
+    found = emptied(case(), samples, masks, fill)
+    for one, n, mask in zip(found, samples, masks, strict=True):
+        assert one == pytest.approx(filled(case(), X[n], np.flatnonzero(mask), fill), abs=1e-6)
 
 
 def naive(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
