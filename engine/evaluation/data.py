@@ -1,8 +1,15 @@
-"""The samples of an evaluation: inputs, and what is known about them."""
+"""The samples of an evaluation: inputs, and what is known about them.
+
+They come as arrays, ``.npz``, any iterable, or a folder of pictures whose classes are the names of its subfolders or
+rows of a CSV file. A name stands for a class only where the model's labels say so, or where it is a number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import csv
+import difflib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +19,7 @@ import numpy as np
 from onnxplain.engine.errors import InputError
 from onnxplain.engine.evaluation.scorer import Scorer
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.inputs import read_array
+from onnxplain.engine.inputs import Item, gather_inputs, labels_from_metadata, read_array, read_labels
 
 #: Names under which an ``.npz`` may hold inputs, labels, masks and boxes.
 _INPUTS, _LABELS = ("x", "images", "inputs", "data"), ("y", "labels", "targets")
@@ -58,7 +65,8 @@ def as_dataset(
 
     Args:
         data: A :class:`Dataset`; an array ``[N, ...]``; a mapping or an ``.npz`` with ``x`` (and ``y``, ``masks``,
-            ``boxes``); or an iterable of inputs or of (input, label) pairs.
+            ``boxes``); a folder of pictures (:func:`read_folder`); or an iterable of inputs or of (input, label)
+            pairs.
         scorer: Knows what the model takes.
         labels: ``[N]``: true classes, before those in ``data``.
         masks: ``[N, places...]``.
@@ -92,6 +100,8 @@ def _place_sizes(x: Array, scorer: Scorer) -> tuple[int, ...]:
 
 
 def _from_any(data: Any, scorer: Scorer) -> Dataset:
+    if isinstance(data, (str, Path)) and Path(data).is_dir():
+        return read_folder(data, scorer.model)
     if isinstance(data, (str, Path)):
         content = read_array(data)
         data = content if isinstance(content, dict) else {"x": content}
@@ -150,3 +160,142 @@ def box_masks(boxes: Array, sizes: tuple[int, ...]) -> Array:
     y, x = np.arange(sizes[0])[None, :, None], np.arange(sizes[1])[None, None, :]
     x0, y0, x1, y1 = (boxes[:, i, None, None] for i in range(4))
     return ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).astype(np.float64)
+
+
+# ----- folders -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A file and the name of its class; None where it is not known."""
+
+    item: Item
+    label: str | None
+
+
+def labelled_files(folder: str | Path, classes: str | Path | None = None) -> list[Labelled]:
+    """Pictures and arrays of a folder with the names of their classes.
+
+    Args:
+        folder: With a subfolder per class, or with files whose classes are not known or stand in `classes`.
+        classes: A CSV file of two columns: path from the folder, and class. It also says which files are taken.
+
+    Returns:
+        Subfolders take turns, so that the first few hold some of each class; rows of a CSV file keep their order.
+
+    Raises:
+        InputError: No files, or a CSV file that cannot be read or names a file that is not there.
+    """
+    folder = Path(folder)
+    if classes is not None:
+        return _listed(folder, Path(classes))
+    items = gather_inputs(folder, recursive=True)
+    groups: dict[str | None, list[Labelled]] = {}
+    for item in items:
+        parts = item.path.relative_to(folder).parts
+        name = parts[0] if len(parts) > 1 else None
+        groups.setdefault(name, []).append(Labelled(item, name))
+    turns = itertools.zip_longest(*groups.values())
+    return [one for turn in turns for one in turn if one is not None]
+
+
+def _listed(folder: Path, table: Path) -> list[Labelled]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"class file '{table}' cannot be read: {reason}; give a CSV file: path, class") from None
+    if rows and not (folder / rows[0][0]).exists() and len(rows) > 1:
+        rows = rows[1:]  # a heading
+    found = []
+    for row in rows:
+        if len(row) < 2:
+            raise InputError(f"class file '{table}' has the row '{row[0]}' without a class; write: path, class")
+        if not (folder / row[0].strip()).is_file():
+            raise InputError(f"class file '{table}' names '{row[0]}', which is not in '{folder}'; correct the path")
+        (item,) = gather_inputs(folder / row[0].strip())
+        found.append(Labelled(Item(row[0].strip(), item.kind, item.path), row[1].strip()))
+    if not found:
+        raise InputError(f"class file '{table}' has no rows; write: path, class")
+    return found
+
+
+def class_numbers(names: Sequence[str | None], labels: Sequence[str] | None) -> Array | None:
+    """Numbers of named classes, ``[N]``; None where any of them is not known.
+
+    Args:
+        names: A whole number, or a name among the labels (of several names with commas between, one of them).
+        labels: Names of the model's classes.
+
+    Raises:
+        InputError: A name that is neither.
+    """
+    if any(name is None for name in names):
+        return None
+    known: dict[str, int] = {}
+    for number, label in enumerate(labels or ()):
+        for one in (label, *label.split(",")):
+            known.setdefault(one.strip().casefold(), number)
+    numbers = []
+    for name in names:
+        text = str(name).strip()
+        if text.casefold() in known:
+            numbers.append(known[text.casefold()])
+        elif text.isdecimal():
+            numbers.append(int(text))
+        else:
+            near = ", ".join(difflib.get_close_matches(text.casefold(), known, n=3))
+            remedy = f"did you mean {near}?" if near else "give the model's class names, or number the classes"
+            raise InputError(f"class '{text}' is no number and none of the model's labels; {remedy}")
+    return np.array(numbers, dtype=np.int64)
+
+
+def read_folder(
+    folder: str | Path,
+    model: Any,
+    *,
+    classes: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    preprocess: str | Path | None = None,
+    limit: int | None = None,
+) -> Dataset:
+    """Pictures of a folder, as a model takes them.
+
+    Args:
+        folder: See :func:`labelled_files`.
+        model: The loaded model; its own metadata may declare preprocessing and labels, and so may a card
+            (``MODEL.toml``) beside it.
+        classes: A CSV file with classes.
+        labels: Names of the model's classes, or a file of them.
+        preprocess: Preset or TOML card.
+        limit: At most so many pictures.
+
+    Raises:
+        InputError: No pictures, no preprocessing declared, pictures of several sizes, or an unknown class.
+        OptionError: Unknown preset.
+    """
+    from onnxplain.engine.cards import load_card, resolve
+
+    path = model.source.path
+    beside = None if path is None else Path(path).with_suffix(".toml")
+    card = preprocess if preprocess is not None else beside if beside is not None and beside.is_file() else None
+    preprocessing = resolve(card, None, model.metadata)
+    if preprocessing is None:
+        raise InputError(
+            "no preprocessing is declared for pictures, and it is never guessed; name a preset or a TOML card"
+        )
+    if labels is None and card is not None:
+        labels = load_card(card).labels
+    known = read_labels(labels) if isinstance(labels, (str, Path)) else labels or labels_from_metadata(model.metadata)
+    files = [f for f in labelled_files(folder, classes) if f.item.kind == "picture"][:limit]
+    if not files:
+        raise InputError(f"folder '{folder}' has no pictures in it; read its arrays and give those")
+    from onnxplain.engine.pictures import read_picture
+
+    views = [preprocessing.view(read_picture(f.item.path)) for f in files]
+    arrays = [preprocessing.normalise(view)[0] for view in views]
+    if len({a.shape for a in arrays}) > 1:
+        raise InputError(f"the pictures of '{folder}' differ in size; declare one in the preprocessing")
+    numbers = class_numbers([f.label for f in files], known)
+    return Dataset(np.stack(arrays), numbers, None, [f.item.name for f in files], list(views))

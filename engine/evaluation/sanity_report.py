@@ -127,19 +127,31 @@ def _intervals(values: Array, null: Array) -> tuple[tuple[float, float, float], 
     values, null = values[:, known], null[known]
     if not len(null):
         return (np.nan,) * 3, (np.nan,) * 3
-
-    def both(v: Array, n: Array) -> tuple[float, float]:
-        mean, room = float(mean_known(v)), float(1.0 - n.mean())
-        return mean, (mean - float(n.mean())) / room if room > ROOM else np.nan
-
     rng = generator(0)
-    found = []
-    for _ in range(RESAMPLES):
-        draws, rows = rng.integers(len(values), size=len(values)), rng.integers(len(null), size=len(null))
-        found.append(both(values[np.ix_(draws, rows)], null[rows]))
-    ends = np.quantile(np.array(found), [(1 - COVERED) / 2, (1 + COVERED) / 2], axis=0)
-    (mean, share), ((low, kept_low), (high, kept_high)) = both(values, null), ends
-    return (mean, float(low), float(high)), (share, float(kept_low), float(kept_high))
+    # How often each draw and each sample is taken; the first time, everything once.
+    draws = np.vstack([np.ones(len(values)), _taken(rng, len(values))])
+    rows = np.vstack([np.ones(len(null)), _taken(rng, len(null))])
+    defined = np.isfinite(values)
+    total = (draws * (rows @ np.where(defined, values, 0.0).T)).sum(axis=1)
+    count = (draws * (rows @ defined.T.astype(np.float64))).sum(axis=1)
+    mean = total / np.where(count > 0, count, np.nan)
+    floor = rows @ null / len(null)
+    room = np.where(1.0 - floor > ROOM, 1.0 - floor, np.nan)
+    return _with_ends(mean), _with_ends((mean - floor) / room)
+
+
+def _taken(rng: np.random.Generator, count: int) -> Array:
+    """How often each of so many things is in each resample, ``[R, count]``."""
+    found = np.zeros((RESAMPLES, count))
+    chosen = rng.integers(count, size=(RESAMPLES, count))
+    np.add.at(found, (np.arange(RESAMPLES)[:, None], chosen), 1.0)
+    return found
+
+
+def _with_ends(found: Array) -> tuple[float, float, float]:
+    """The first value, and the interval of the others."""
+    low, high = np.quantile(found[1:], [(1 - COVERED) / 2, (1 + COVERED) / 2])
+    return float(found[0]), float(low), float(high)
 
 
 def _judged(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from onnxplain.engine.check import check as check
     from onnxplain.engine.demo import demo_input as demo_input
     from onnxplain.engine.errors import OnnxplainError as OnnxplainError
+    from onnxplain.engine.evaluation.builds import BuildReport as BuildReport
+    from onnxplain.engine.evaluation.builds import compare_builds as compare_builds
     from onnxplain.engine.evaluation.catalogue import metrics as metrics
     from onnxplain.engine.evaluation.evaluate import evaluate as evaluate
     from onnxplain.engine.evaluation.report import EvaluationReport as EvaluationReport
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 #: Public name -> module that has it.
 _WHERE = {
+    "BuildReport": "onnxplain.engine.evaluation.builds",
     "CheckReport": "onnxplain.engine.check",
     "CompiledExplainer": "onnxplain.engine.explainer",
     "EvaluationReport": "onnxplain.engine.evaluation.report",
@@ -63,6 +66,7 @@ _WHERE = {
     "Trainer": "onnxplain.engine.training.trainer",
     "VerifyReport": "onnxplain.engine.verification.report",
     "check": "onnxplain.engine.check",
+    "compare_builds": "onnxplain.engine.evaluation.builds",
     "compile": "onnxplain.engine.api",
     "composite": "onnxplain.engine.propagation.recipes",
     "demo_input": "onnxplain.engine.demo",
