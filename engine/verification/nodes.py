@@ -181,7 +181,9 @@ def _values(
 ) -> dict[str, Array]:
     """Content of inner tensors on the sample, by name; other things than tensors are left out."""
     given = dict(place.feeds if feeds is None else feeds)
-    names = [v.name or "" for v in dict.fromkeys(wanted) if isinstance(v.type, ir.TensorType) and v.name]
+    names = [
+        v.name or "" for v in dict.fromkeys(wanted) if v.name and (v.type is None or isinstance(v.type, ir.TensorType))
+    ]
     shown = model.clone()
     known = {v.name: v for v in shown.graph.inputs}
     inner = {y.name: y for n in shown.graph for y in n.outputs}
@@ -189,7 +191,8 @@ def _values(
     shown.graph.outputs.extend(inner[n] for n in names if n in inner and n not in outputs)
     session = place.session(shown, providers)
     results = session.run({n: a for n, a in given.items() if n in known}, [n for n in names if n in inner])
-    return {**{n: a for n, a in given.items() if n in names}, **results}
+    tensors = {n: a for n, a in results.items() if isinstance(a, np.ndarray)}
+    return {**{n: a for n, a in given.items() if n in names}, **tensors}
 
 
 # ----- values ---------------------------------------------------------------------------------------
@@ -332,7 +335,12 @@ def mixing_difference(place: Place, whole: Arrays, batched: Sequence[str], toler
     feeds = {n: a if n in whole else np.repeat(a, count, axis=0) for n, a in feeds.items()}
     alone = _values(place, made.model, everything, feeds=made.feeds)
     together = _values(place, made.model, everything, feeds=feeds)
-    rows = {n: a[:1] for n, a in together.items() if a.ndim and n in alone and len(a) == count * len(alone[n]) == count}
+    rows = {}
+    for n, a in together.items():
+        if n in alone and a.ndim and len(a) == count * len(alone[n]) == count:
+            rows[n] = a[:1]
+        elif n in alone and a.shape == alone[n].shape:
+            rows[n] = a  # not one row a sample: the same for all of them, whichever they are
     found = first_difference(nodes, alone, rows, relative_gap(tolerance))
     return [] if found is None else [_found(found, made.near, "its row depends on the other rows of the batch")]
 

@@ -11,14 +11,14 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from tiny_models import fullgrad_net, model, node, simple_model
 
 from onnxplain.engine.errors import OptionError, SessionError
 from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import read_model
 from onnxplain.engine.session import session as session_module
-from onnxplain.engine.session.session import Session
+from onnxplain.engine.session.session import OutOfTimeError, Session, time_limit
 
 X = np.array([[1.0, -2.0]], np.float32)
 
@@ -205,3 +205,34 @@ def test_large_models_go_through_a_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
     # The model that was handed over still holds its weights: the file is gone.
     assert np.isfinite(large.graph.initializers["w1"].const_value.numpy()).all()  # type: ignore[union-attr]
     np.testing.assert_array_equal(Session(large, threads=1).run({"x": x})["logits"], expected)
+
+
+# ----- the reference evaluator ------------------------------------------------------------------------
+
+
+def test_operands_that_are_left_out_stay_left_out() -> None:
+    """The evaluator keeps results under their names, those without one under the empty name, which means: nothing."""
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "scale"], ["n", "", "deviation"], name="n_node"),
+        helper.make_node("Pad", ["n", "pads", "", "axes"], ["p"]),
+        helper.make_node("Mul", ["p", "deviation"], ["y"]),
+    ]
+    weights = {"scale": np.ones(3), "pads": np.array([1, 0]), "axes": np.array([1])}
+    proto = model(nodes, {"x": [2, 3]}, {"y": [2, 4]}, weights)
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    expected = Session(canonical(proto), threads=1).run({"x": x})["y"]
+    # 1e-5: two implementations of a normalisation in float32.
+    np.testing.assert_allclose(
+        Session(canonical(proto), "reference").run({"x": x})["y"], expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_time_limit_stops_the_evaluator_between_nodes() -> None:
+    session = Session(canonical(fullgrad_net()[0]), "reference")
+    x = np.ones((1, 1, 4, 4), np.float32)
+    with time_limit(60):
+        assert session.run({"x": x})["logits"].shape == (1, 2)
+        with time_limit(-1), pytest.raises(OutOfTimeError, match="too slow"):
+            session.run({"x": x})
+        session.run({"x": x})  # the outer limit holds again
+    session.run({"x": x})
