@@ -48,6 +48,6 @@ def test_commands_are_documented() -> None:
 
     readme = (ROOT / "README.md").read_text()
     help_text = CliRunner().invoke(app, ["--help"]).output
-    for name in ("explain", "check", "export", "methods", "operators", "doctor", "demo"):
+    for name in ("explain", "check", "verify", "export", "methods", "operators", "doctor", "demo"):
         assert name in help_text
         assert f"onnxplain {name}" in readme, f"the README does not show 'onnxplain {name}'"
