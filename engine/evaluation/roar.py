@@ -277,6 +277,7 @@ class _Work:
             "test_samples": len(self.test),
             "recipe": asdict(self.recipe),
             "parameters": len(self.trainer.values),
+            "untrained": self.trainer.untrained,
             "ranking": "absolute" if self.absolute else "as the method gives it",
             "explained": self.explained["head"] or "logit",
             "seeds": list(seeds),

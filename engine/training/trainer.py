@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import InputError, OptionError, SessionError
 from onnxplain.engine.graph.model import ModelSource, to_proto
+from onnxplain.engine.graph.shapes import is_float
 from onnxplain.engine.inputs import validate_feeds
 from onnxplain.engine.loading import Model, load
 from onnxplain.engine.session.session import Session
@@ -277,6 +278,16 @@ class Trainer:
             found[layer.mean] = self.statistics[layer.start : middle]
             found[layer.variance] = self.statistics[middle : middle + layer.channels]
         return {name: array.copy() for name, array in found.items()}
+
+    @property
+    def untrained(self) -> list[str]:
+        """Constants of floats, of more than one element, that stay what they are in the file: also from scratch."""
+        trained = set(self.weights())
+        return [
+            name
+            for name, value in self._network.graph.initializers.items()
+            if name not in trained and is_float(value) and value.uses() and _array(value).size > 1
+        ]
 
     def model(self) -> onnx.ModelProto:
         """The network with its present weights: the model's inputs and outputs, for inference."""

@@ -172,6 +172,8 @@ def test_frozen_normalisation_keeps_its_statistics() -> None:
     assert np.allclose(kept["m"], 0.3)
     assert np.allclose(kept["g"], 1.5)
     assert "m" not in trainer.weights()
+    assert trainer.untrained == ["g", "s", "m", "v"]
+    assert Trainer(blocks()).untrained == []
 
 
 def test_rate_falls_by_steps() -> None:
@@ -270,3 +272,18 @@ def test_digits_from_scratch() -> None:
     history = trainer.fit(x[train], y[train], epochs=20, batch_size=64)
     assert history.loss[-1] < 0.1
     assert trainer.accuracy(x[test], y[test]) > 0.955
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gunpoint-fcn", "sentiment-textcnn"])
+def test_real_networks_learn_a_batch(name: str) -> None:
+    """Series with BatchNormalization, texts with an embedding: six steps on the same four samples."""
+    folder = assets()
+    if folder is None:
+        pytest.skip("the development models are not here; name their folder in ONNXPLAIN_ASSETS")
+    trainer = Trainer(folder / f"{name}.onnx", lr=1e-3, threads=1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 1, 150)).astype(np.float32) if name == "gunpoint-fcn" else rng.integers(0, 50, (4, 50))
+    history = trainer.fit(x, np.arange(4) % 2, epochs=6, batch_size=4)
+    assert history.loss[-1] < 0.5 * history.loss[0]
+    assert trainer.untrained == []
