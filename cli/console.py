@@ -91,6 +91,11 @@ class Steps:
         self.done += 1
         self._tell()
 
+    def at(self, done: int, total: int, doing: str) -> None:
+        """So many of so many steps are done: for work that knows its own length."""
+        self.done, self.total, self.doing = done, total, doing
+        self._tell()
+
     def _tell(self) -> None:
         if self.update is not None:
             self.update()
@@ -116,7 +121,12 @@ def progress(total: int) -> Iterator[Steps]:
     bar = Progress(*columns, console=screen, transient=True)
     # One step tells nothing about how far it is: the bar then pulses.
     task = bar.add_task("", total=total if total > 1 else None)
-    steps.update = lambda: bar.update(task, description=steps.doing, completed=steps.done)
+
+    def update() -> None:
+        total = steps.total if steps.total > 1 else None
+        bar.update(task, description=steps.doing, completed=steps.done, total=total)
+
+    steps.update = update
     timer = threading.Timer(PATIENCE, bar.start)
     timer.daemon = True
     timer.start()

@@ -148,7 +148,7 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
     labels = labels_of(request.labels, card_labels, metadata)
     vocabulary = read_vocabulary(request.tokens) if request.tokens is not None else {}
     target = target_of(request.target, labels)
-    layout = _layout(preprocessing, request.knobs)
+    layout = layout_of(preprocessing, request.knobs)
     reader = Reader(model, preprocessing, layout, request.key, request.rows)
     samples = reader.read(request.inputs)
     kind = kind_of(model, samples, request.how.get("wrt"))
@@ -168,7 +168,8 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
     return results, samples, reader.axes()
 
 
-def _layout(preprocessing: Any, knobs: dict[str, str | None]) -> str:
+def layout_of(preprocessing: Any, knobs: dict[str, str | None]) -> str:
+    """The engine's word for what was declared."""
     return axes_of(preprocessing.layout if preprocessing is not None else knobs.get("layout"))
 
 

@@ -183,7 +183,7 @@ class Reader:
         else:
             chosen = list(range(count))
         names = [item.name if count == 1 else f"{item.name}[{row}]" for row in chosen]
-        return feeds, names, self._shown(feeds)
+        return feeds, names, self.shown(feeds)
 
     def _single(self, array: Array) -> dict[str, Array]:
         if len(self.declared) != 1:
@@ -226,7 +226,7 @@ class Reader:
         """The input whose first axis is the batch: the first with more than one axis."""
         return next((n for n, a in feeds.items() if a.ndim > 1), next(iter(feeds)))
 
-    def _shown(self, feeds: dict[str, Array]) -> list[Array | None]:
+    def shown(self, feeds: dict[str, Array]) -> list[Array | None]:
         """Pictures of arrays, where they are pictures: by the declared preprocessing, else over their own range."""
         import numpy as np
 

@@ -63,3 +63,17 @@ def test_file_names_are_plain_and_unique() -> None:
     used: set[str] = set()
     names = [file_name(name, used) for name in ("a/b.png", "a-b.jpg", "x.npy[3]", "../../etc.png", "ü 1.png", "...")]
     assert names == ["a-b.png", "a-b-2.png", "x-3.png", "etc.png", "ü-1.png", "sample.png"]
+
+
+def test_work_may_learn_its_length_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(console, "PATIENCE", 0.05)
+    with console.progress(1) as steps:
+        for done in range(4):
+            steps.at(done, 4, f"part {done}")
+            time.sleep(0.15)
+    assert steps.total == 4
+    assert "part 3" in stream.getvalue()
