@@ -6,6 +6,7 @@ removing either breaks the other, so two owners are an error here, not a surpris
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import sys
@@ -68,7 +69,12 @@ def import_runtime() -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on, for its provenance."""
+    """Versions of what a result depends on, for its provenance; read once, as every explanation carries them."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     result = {}
     for name in ("onnxplain", "onnx", "onnx-ir", "numpy", *owners()):
         try:
