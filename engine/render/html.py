@@ -126,9 +126,9 @@ def curves(lines: Mapping[str, tuple[Array, Array]], label: str, title: str) -> 
         label: Of the horizontal axis.
         title: Of the drawing.
     """
-    import matplotlib
+    import matplotlib as mpl
 
-    with matplotlib.rc_context({"svg.hashsalt": title}):  # identifiers inside the drawing are drawn at random otherwise
+    with mpl.rc_context({"svg.hashsalt": title}):  # identifiers inside the drawing are drawn at random otherwise
         return _drawn(lines, label, title)
 
 
