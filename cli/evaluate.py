@@ -290,7 +290,7 @@ def _show_sanity(report: SanityReport) -> None:
         for r in (r for r in report.results if r.method == method):
             e = r.evidence(r.decisive)
             steps = list(e.steps.values())
-            kept = "-" if e.kept != e.kept else f"{e.kept:.0%} ({e.low:.0%} .. {e.high:.0%})"
+            kept = "-" if e.kept != e.kept else f"{e.kept:.0%} ({100 * e.low:.0f} .. {100 * e.high:.0f})"
             cells = [f"{v:.2f}" for v in (steps[0], steps[-1], e.null_image)]
             verdict = Text(e.verdict, _COLORS[e.verdict])
             made.add_row(f"  {r.check}", _BY.get(r.decisive, r.decisive), *cells, kept, verdict)

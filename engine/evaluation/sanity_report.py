@@ -213,8 +213,8 @@ class SanityReport:
                 e = r.evidence("spearman_absolute")
                 if e.verdict == "fail":
                     found.append(
-                        f"{r.method}: the {r.check} check passes with the map's sign, but of its magnitudes {e.reason}; "
-                        "do not read magnitudes alone"
+                        f"{r.method}: the {r.check} check passes with the map's sign and fails without it ({e.reason}); "
+                        "do not read its magnitudes alone"
                     )
         return found
 
