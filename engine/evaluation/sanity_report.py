@@ -13,7 +13,9 @@ the null value ``n``, the similarity of maps of *different pictures* by the unto
 - ``undecided``: anything else; fewer than 5 samples; or null values so near 1 that nothing can be told apart.
 
 Intervals are bootstrapped over samples and over draws of the weights at once, as one unlucky draw moves all samples
-together. A check is decided by rank correlation: with signs where the map has both, of magnitudes where it has not.
+together; with one draw they tell of the samples alone.
+
+A check is decided by rank correlation: with signs where the map has both, of magnitudes where it has not.
 The other similarities are evidence. A method passes when cascading randomisation and the classes both pass, and
 fails when one of them fails. ``independent`` is evidence alone: in a net with shortcuts one layer among many may
 rightly matter little.
