@@ -25,7 +25,7 @@ Samples = dict[str, np.ndarray[Any, Any]]
 
 def digits(rows: Path | None) -> tuple[Samples, Samples | None]:
     """scikit-learn's 1,797 digits of 8x8 pixels, divided by 16; ``rows``: the test rows, else a fifth by seed."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     found = load_digits()
     x, y = (found.images / 16).astype(np.float32)[:, None], found.target
