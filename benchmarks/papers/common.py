@@ -1,0 +1,132 @@
+"""What the recipes share: data, the command line, tables and figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import onnxplain as ox
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Request:
+    """What the command line asked for.
+
+    Attributes:
+        assets: Folder of the development models, with ``data/fmnist_test.npz`` below it.
+        pictures: Folder of labelled ImageNet pictures ``*_LABEL.jpg``; None leaves that part out.
+        limit: At most so many samples.
+        seed: Of random draws.
+        out: Folder for the table, the figure and the numbers.
+    """
+
+    assets: Path
+    pictures: Path | None
+    limit: int
+    seed: int
+    out: Path
+    begun: float
+
+
+def request(description: str, limit: int) -> Request:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("assets", type=Path, help="folder of the development models")
+    parser.add_argument("--pictures", type=Path, help="folder of ImageNet pictures, NAME_LABEL.jpg")
+    parser.add_argument("--limit", type=int, default=limit, help="at most so many samples")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--out", type=Path, default=Path("papers"), help="folder for what comes out")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    return Request(given.assets, given.pictures, given.limit, given.seed, given.out, time.perf_counter())
+
+
+def fashion_mnist(asked: Request, count: int | None = None) -> tuple[Array, Array]:
+    """Test pictures ``[N, 1, 28, 28]`` in 0..1 and their classes."""
+    with np.load(asked.assets / "data" / "fmnist_test.npz") as file:
+        x, y = file["x"], file["y"]
+    x = x.reshape(-1, 1, 28, 28).astype(np.float32)
+    x = x / 255 if x.max() > 1 else x
+    return x[: count or asked.limit], y[: count or asked.limit]
+
+
+def imagenet(asked: Request) -> tuple[Array, Array]:
+    """Pictures as EfficientNet-Lite0 takes them, ``[N, 3, 224, 224]``, and their classes."""
+    from onnxplain.engine.cards import resolve
+    from onnxplain.engine.pictures import read_picture
+
+    assert asked.pictures is not None
+    files = sorted(asked.pictures.glob("imagenet_*.jpg"))[: asked.limit]
+    card = resolve("efficientnet-lite", {}, {})
+    assert card is not None
+    arrays = [card.normalise(card.view(read_picture(path))) for path in files]
+    return np.concatenate(arrays), np.array([int(path.stem.rsplit("_", 1)[1]) for path in files])
+
+
+def model(asked: Request, name: str) -> ox.Model:
+    """A development model."""
+    return ox.load(asked.assets / f"{name}.onnx", threads=1)
+
+
+def finish(
+    asked: Request,
+    name: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    claims: Mapping[str, bool | None],
+    numbers: Any,
+) -> None:
+    """Print the table and what was found again, and keep both.
+
+    Args:
+        asked: The request.
+        name: Of the recipe.
+        columns, rows: The table.
+        claims: What the paper found, and whether it was found again; None where this run cannot tell.
+        numbers: Everything that was measured.
+    """
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_shown(cell) for cell in row) + " |" for row in rows]
+    words = {True: "found again", False: "NOT found again", None: "cannot be told here"}
+    lines += ["", *(f"- {claim}: **{words[held]}**" for claim, held in claims.items())]
+    lines += ["", f"seed {asked.seed}, {time.perf_counter() - asked.begun:.0f} s"]
+    print("\n".join(lines))
+    (asked.out / f"{name}.md").write_text("\n".join(lines) + "\n")
+    (asked.out / f"{name}.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
+
+
+def _shown(cell: Any) -> str:
+    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def _plain(value: Any) -> Any:
+    from onnxplain.engine.explanation import jsonable
+
+    return jsonable(value)
+
+
+def figure(asked: Request, name: str, panels: Mapping[str, Mapping[str, tuple[Array, Array]]], label: str) -> None:
+    """Curves, one panel beside the other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    FigureCanvasAgg(drawing)
+    for place, (title, lines) in enumerate(panels.items()):
+        axes = drawing.add_subplot(1, len(panels), place + 1)
+        for line, (x, y) in lines.items():
+            axes.plot(x, y, marker="o", markersize=3, label=line)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    drawing.savefig(asked.out / f"{name}.png", dpi=110)
