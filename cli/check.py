@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,10 @@ from onnxplain.cli.application import ANSWER_NO, app
 from onnxplain.cli.console import console, show_json, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxplain.engine.check import CheckReport, Obstacle
+    from onnxplain.engine.shipping.profiles import Fallback
 
 
 @app.command()
@@ -20,16 +23,28 @@ def check(
     model: o.ModelFile,
     output: o.Output = None,
     wrt: o.Wrt = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--provider-profile",
+            metavar="NAME",
+            show_default=False,
+            help="Also say what a file for cpu, cuda, tensorrt, openvino, coreml or web would leave to the CPU.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", "-m", metavar="NAME", help="What that file computes.")
+    ] = "fullgrad",
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Say whether a model can be explained, and what stands in the way. Exit code 0: yes, 1: no.
 
-    onnxplain check net.onnx
+    onnxplain check net.onnx --provider-profile tensorrt
     """
     import onnxplain
 
-    report = onnxplain.check(model, target=output, wrt=wrt or None)
+    report = onnxplain.check(model, target=output, wrt=wrt or None, profile=profile, method=method)
     if as_json:
         show_json({"model": str(model), **report.to_dict()})
     elif not quiet:
@@ -62,6 +77,8 @@ def show_report(report: CheckReport, model: Path) -> None:
         _show_operators(report)
     _show_places("in the way", report.obstacles)
     _show_places("the gradient ends at", report.blocked)
+    if report.profile and report.ok:
+        show_fallbacks(report.fallbacks, report.profile)
     if report.problem:
         screen.print(Text.assemble(("no: ", "bold red"), report.problem))
     elif report.ok:
@@ -89,3 +106,19 @@ def _show_places(title: str, places: list[Obstacle]) -> None:
         screen.print(f"{title}: {place.node} ({place.operator}): {place.reason}; {place.remedy}", style="yellow")
     if places:
         screen.print()
+
+
+def show_fallbacks(found: Sequence[Fallback], name: str) -> None:
+    """Print what a provider would leave to the CPU, and where that is known from."""
+    from onnxplain.engine.shipping.profiles import profile_named
+
+    screen, profile = console(), profile_named(name)
+    for entry in found:
+        own = f" ({', '.join(entry.nodes[:3])}{', ...' if len(entry.nodes) > 3 else ''})" if entry.nodes else ""
+        screen.print(f"falls back to the CPU: {entry.operator} x {entry.count}{own}", style="yellow")
+    if not found:
+        screen.print(f"on {profile.provider}: no operator falls back to the CPU")
+    screen.print(f"as told by {profile.source}, {profile.version}", style="dim")
+    for note in profile.notes:
+        screen.print(f"note: {note}", style="dim")
+    screen.print()

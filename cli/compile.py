@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,18 @@ def compile(  # noqa: A001 - the name of the command
         bool, typer.Option("--adjoints", help="Return the adjoints of the input and of every bias, unaggregated.")
     ] = False,
     half: Annotated[bool, typer.Option("--float16", help="Compute in half precision.")] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            metavar="NAME",
+            show_default=False,
+            help="For one execution provider: cpu, cuda, tensorrt, openvino, coreml or web.",
+        ),
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option("--opset", metavar="N", help="A newer opset than 18, up to 21.", show_default=False)
+    ] = None,
     output: o.Output = None,
     head: o.Head = None,
     wrt: o.Wrt = None,
@@ -55,8 +68,10 @@ def compile(  # noqa: A001 - the name of the command
     onnxplain compile net.onnx -m fullgrad -o net.explained.onnx
     """
     import onnxplain
+    from onnxplain.cli.check import show_fallbacks
     from onnxplain.cli.explain import axes_of
     from onnxplain.engine.errors import OptionError
+    from onnxplain.engine.shipping.profiles import fallbacks, profile_named
 
     if out.suffix.lower() != ".onnx":
         raise OptionError(f"cannot write '{out}': the result is an ONNX file; give a name that ends in .onnx")
@@ -67,12 +82,17 @@ def compile(  # noqa: A001 - the name of the command
         custom_ops=custom_ops or None, **how, **options,
     )  # fmt: skip
     fixed = _target(target)
-    explainer.save(out, target=fixed, weights=weights, adjoints=adjoints, half=half)  # type: ignore[arg-type]
-    facts = describe(explainer.ship(fixed, adjoints=adjoints))  # type: ignore[arg-type]
+    form: dict[str, Any] = {"adjoints": adjoints, "half": half, "profile": profile, "opset": opset}
+    explainer.save(out, target=fixed, weights=weights, **form)  # type: ignore[arg-type]
+    shipped = explainer.ship(fixed, **form)  # type: ignore[arg-type]
+    facts, left = describe(shipped), fallbacks(shipped, profile_named(profile)) if profile else []
     size = out.stat().st_size
     if as_json:
-        show_json({"written": str(out), "bytes": size, "method": method, **facts})
+        about = {"profile": profile, "fallbacks": [asdict(f) for f in left]} if profile else {}
+        show_json({"written": str(out), "bytes": size, "method": method, **facts, **about})
     elif not quiet:
+        if profile:
+            show_fallbacks(left, profile)
         for key in ("inputs", "outputs"):
             typer.echo(f"{key:8} {', '.join(facts[key])}")
         typer.echo(f"wrote {out} ({size / 1e6:.1f} MB)" if size >= 1e5 else f"wrote {out} ({size / 1e3:.0f} kB)")

@@ -138,11 +138,16 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def try_provider(runtime: Any, name: str) -> Provider:
     """Open a session of one node on a provider, run it, and read back what it got."""
+    from onnxplain.engine.session.providers import missing_libraries
+
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     runtime.set_default_logger_severity(4)
+    missing = missing_libraries(runtime, [name])
+    if missing:
+        return Provider(name, False, [], missing[name])
     try:
-        session = runtime.InferenceSession(one_node(), options, providers=[name])
+        session = runtime.InferenceSession(one_node(), options, providers=[name], enable_fallback=0)
         got = list(session.get_providers())
         if name not in got:
             return Provider(name, False, got, "its libraries are missing or do not fit")

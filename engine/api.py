@@ -30,6 +30,7 @@ def compile(  # noqa: A001 - the name of the contract
     memory_mib: float = DEFAULT_BUDGET_MIB,
     quantisation: str = "straight_through",
     custom_ops: CustomOps | None = None,
+    profile: str | None = None,
     **options: Any,
 ) -> CompiledExplainer:
     """Rewrite once and open one session, for many calls.
@@ -37,7 +38,8 @@ def compile(  # noqa: A001 - the name of the contract
     Args:
         model: Path, bytes, proto or loaded model.
         method: Name from :func:`methods`.
-        output, head, wrt, layout, providers, memory_mib, quantisation, custom_ops: See :class:`CompiledExplainer`.
+        output, head, wrt, layout, providers, memory_mib, quantisation, custom_ops, profile: See
+            :class:`CompiledExplainer`.
         threads: Threads inside an operator; 0 lets the runtime choose; by default those of a loaded model, else 0.
         options: The method's own.
 
@@ -53,7 +55,7 @@ def compile(  # noqa: A001 - the name of the contract
     loaded = load(model, providers=providers, threads=threads or 0, custom_ops=custom_ops)
     return CompiledExplainer(
         loaded, configured, output=output, head=head, wrt=wrt, layout=layout, providers=providers, memory_mib=memory_mib,
-        threads=threads, quantisation=quantisation, custom_ops=custom_ops,
+        threads=threads, quantisation=quantisation, custom_ops=custom_ops, profile=profile,
     )  # fmt: skip
 
 

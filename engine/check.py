@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onnxplain.engine.backward import Adjoints
+from onnxplain.engine.explainer import CompiledExplainer
 from onnxplain.engine.graph.model import ModelSource
 from onnxplain.engine.graph.names import describe
 from onnxplain.engine.graph.shapes import is_float
 from onnxplain.engine.heads import trailing_activation
 from onnxplain.engine.loading import Model, load
+from onnxplain.engine.method import create
 from onnxplain.engine.rewrite import Rewriter
 from onnxplain.engine.rules.table import BIAS
+from onnxplain.engine.shipping.profiles import Fallback, fallbacks, profile_named
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class CheckReport:
         opset: The model's opset, and the one that the rewritten graph has.
         quantised: Whether quantised tensors lie on the way (the gradient is straight-through).
         head: The trailing activation, empty where there is none.
+        profile: The execution provider that was asked about.
+        fallbacks: What of a file for that provider it would leave to the CPU, as far as its documentation tells.
     """
 
     ok: bool
@@ -71,26 +76,49 @@ class CheckReport:
     quantised: bool = False
     head: str = ""
     nodes: int = 0
+    profile: str = ""
+    fallbacks: list[Fallback] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
 
 
-def check(model: ModelSource | Model, *, target: str | None = None, wrt: Sequence[str] | None = None) -> CheckReport:
+def check(
+    model: ModelSource | Model,
+    *,
+    target: str | None = None,
+    wrt: Sequence[str] | None = None,
+    profile: str | None = None,
+    method: str = "fullgrad",
+) -> CheckReport:
     """Pre-flight.
 
     Args:
         model: Path, bytes, proto or loaded model.
         target: Name of the output; the first float one by default.
         wrt: Names of the tensors to attribute to; as in ``explain`` by default.
+        profile: An execution provider: the report then says what it would leave to the CPU, of a file that
+            ``compile(model, method=method).save(path, profile=profile)`` writes.
+        method: What that file computes.
 
     Raises:
+        OptionError: Unknown profile or method, or a method that no file can hold.
         ModelError: The file itself cannot be used.
         TargetError: There is no such output.
         InputError: There is no such tensor.
     """
     loaded = load(model)
+    report = _check(loaded, target, wrt)
+    if profile is not None:
+        report.profile = profile_named(profile).name
+        if report.ok:
+            explainer = CompiledExplainer(loaded, create(method, {}), output=target, wrt=wrt, lazily=True)
+            report.fallbacks = fallbacks(explainer.ship(profile=profile), profile_named(profile))
+    return report
+
+
+def _check(loaded: Model, target: str | None, wrt: Sequence[str] | None) -> CheckReport:
     rewriter = Rewriter(loaded.canonical)
     output = rewriter.output_value(target)
     names = list(wrt) if wrt is not None else _default_wrt(loaded, rewriter)

@@ -25,10 +25,12 @@ from onnxplain.engine.places import input_labels
 from onnxplain.engine.rewrite import COTANGENT, SCORE, Rewriter, Slot
 from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB, BatchRunner
 from onnxplain.engine.session.custom_ops import CustomOps
-from onnxplain.engine.session.providers import ProviderSpec
+from onnxplain.engine.session.providers import ProviderSpec, resolve
 from onnxplain.engine.session.runtime import versions
 from onnxplain.engine.session.session import Session
 from onnxplain.engine.targets import Answer, Target, Targets, as_target, as_targets, flat_indices, settled
+from onnxplain.engine.shipping.profiles import forms_for, profile_named, profile_of, reasons
+from onnxplain.engine.shipping.spelling import spell
 
 if TYPE_CHECKING:
     from onnxplain.engine.shipping.weights import Weights
@@ -52,6 +54,8 @@ class CompiledExplainer:
             as the model does, the gradient passes where nothing saturates) or ``float_shadow`` (no rounding).
         custom_ops: What implements the model's custom operators; the model handle's by default.
         lazily: Build nothing before the first call, whose target may name another output.
+        profile: The provider whose forms the graphs get (``onnxplain.engine.shipping.profiles``): by default, here
+            the provider that runs them, and in files the plain forms that all of them compute alike.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class CompiledExplainer:
         quantisation: str = "straight_through",
         custom_ops: CustomOps | None = None,
         lazily: bool = False,
+        profile: str | None = None,
     ) -> None:
         if quantisation not in QUANTISATIONS:
             raise OptionError(f"unknown quantisation '{quantisation}'; choose one of {', '.join(QUANTISATIONS)}")
@@ -85,6 +90,7 @@ class CompiledExplainer:
         self.providers = providers if providers is not None else model.providers
         self.custom_ops = custom_ops if custom_ops is not None else model.custom_ops
         self.memory_mib = memory_mib
+        self.profile = profile_named(profile) if profile is not None else None
         self.threads = threads if threads is not None else model.threads
         self.wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
         self._programs: dict[tuple[Slot, ...], Program] = {}
@@ -104,7 +110,9 @@ class CompiledExplainer:
         *,
         adjoints: bool = False,
         half: bool = False,
-        portable: bool = True,
+        portable: bool | None = None,
+        profile: str | None = None,
+        opset: int | None = None,
     ) -> ir.Model:
         """The explainer as one model, for any runtime: see :mod:`onnxplain.engine.shipping.shipment`.
 
@@ -113,28 +121,38 @@ class CompiledExplainer:
             adjoints: Whatever the method, return ``gradient`` and the adjoint of every bias position: see
                 :mod:`onnxplain.engine.shipping.adjoints`.
             half: Compute in float16.
-            portable: Only forms that every known runtime computes alike; False takes onnxruntime's fastest.
+            portable: Only forms that every known runtime computes alike; False takes onnxruntime's fastest, which
+                its own CPU and CUDA kernels compute rightly. By default what the profile says, else True.
+            profile: The provider that the file is for: operators that it lacks are written in others where that is
+                exact; :func:`onnxplain.engine.shipping.profiles.fallbacks` tells what is left. The one given to
+                ``compile`` by default.
+            opset: A newer opset than the working one (18, unless the model needs a newer one), up to 21.
 
         Raises:
-            OptionError: The method cannot be written as a file.
+            OptionError: The method cannot be written as a file, or the options do not fit together.
             TargetError: The index is out of range.
         """
         from onnxplain.engine.shipping.adjoints import ship_adjoints
         from onnxplain.engine.shipping.half import in_half_precision
         from onnxplain.engine.shipping.shipment import ship
+        from onnxplain.engine.shipping.opsets import stamp
 
         rewriter = self._rewriter()
-        rewriter.op.portable = portable
+        aim = profile_named(profile) if profile is not None else self.profile
+        rewriter.op.portable, rewriter.op.lacks = forms_for(aim, portable), aim.lacks if aim is not None else ()
         subjects = [self._subject(rewriter, n, n not in self.declared, False) for n in self._subject_names(rewriter)]
         seed = rewriter.seed(self.output, self.head, "index", fixed=None if target == "input" else target)
         if isinstance(target, int):
             self._check_fixed(target, dims(seed.explained))
         facts = {**self._fixed, "head": self.head, "target": target, "quantisation": self.quantisation}
         if adjoints:
+        facts |= {"profile": aim.name} if aim is not None else {}
             model = ship_adjoints(rewriter, subjects, seed, self.output, facts)
         else:
             model = ship(self.method, rewriter, subjects, seed, self.output, facts)
         return in_half_precision(model) if half else model
+        if opset is not None:
+            stamp(model, opset, aim)
 
     @staticmethod
     def _check_fixed(target: int, known: Dims | None) -> None:
@@ -152,7 +170,9 @@ class CompiledExplainer:
         weights: Weights = "embedded",
         adjoints: bool = False,
         half: bool = False,
-        portable: bool = True,
+        portable: bool | None = None,
+        profile: str | None = None,
+        opset: int | None = None,
     ) -> Path:
         """Write one self-contained ONNX file that answers and explains, without this package.
 
@@ -162,7 +182,7 @@ class CompiledExplainer:
 
         Args:
             path: Where to.
-            target, adjoints, half, portable: See :meth:`ship`.
+            target, adjoints, half, portable, profile, opset: See :meth:`ship`.
             weights: ``embedded``; ``external``: in ``<path>.data``; ``shared``: in the model's own file, which
                 has to lie in the same folder and stay there.
 
@@ -173,9 +193,8 @@ class CompiledExplainer:
         """
         from onnxplain.engine.shipping.weights import write
 
-        return write(
-            self.ship(target, adjoints=adjoints, half=half, portable=portable), Path(path), weights, self.source.source
-        )
+        model = self.ship(target, adjoints=adjoints, half=half, portable=portable, profile=profile, opset=opset)
+        return write(model, Path(path), weights, self.source.source)
 
     def program(self, *slots: Slot) -> Program:
         """The rewritten graph for these explained scalars (one element of the output by default), built on first use."""
@@ -193,7 +212,10 @@ class CompiledExplainer:
         return self.method.forward_only and self.quantisation == "straight_through"
 
     def _rewriter(self) -> Rewriter:
-        return Rewriter(self._base(), self.quantisation, keep_quantised=self._as_deployed)
+        rewriter = Rewriter(self._base(), self.quantisation, keep_quantised=self._as_deployed)
+        running = self.profile or profile_of(resolve(self.providers))
+        rewriter.op.portable, rewriter.op.lacks = running.portable, running.lacks
+        return rewriter
 
     def _build(self, slots: Sequence[Slot]) -> Program:
         rewriter = self._rewriter()
@@ -208,6 +230,7 @@ class CompiledExplainer:
         model = rewriter.finish({"onnxplain.method": self.method.name})
         session = Session(model, self.providers, threads=self.threads, custom_ops=self.custom_ops)
         budget = float("inf") if self.method.needs_one_chunk else self.memory_mib
+        spell(model, rewriter.op.lacks)
         return Program(model, plans, session, self._runner(session, model, budget), prelude)
 
     def _plan(self, rewriter: Rewriter, slot: Slot, subjects: list[Subject]) -> Plan:
@@ -406,6 +429,8 @@ class CompiledExplainer:
         notes += [view.agreement["words"]] if view.agreement else []
         rewriter = view.plan.rewriter
         output = rewriter.output_value(view.plan.output_name)
+        session = view.call.program.session
+        notes += [f"{n} did not load ({why}); it ran on {session.providers[0]}" for n, why in session.absent.items()]
         return Explanation(
             attributions=parts.attributions,
             saliency=parts.saliency,
@@ -452,6 +477,7 @@ class CompiledExplainer:
             "provider_nodes": program.session.assignment(),
             "dtype": dtype.name.lower() if dtype is not None else "unknown",
             "threads": self.threads,
+            "fell_back": reasons(program.session.fallen(), profile_of(program.session.providers)),
             "memory_mib": self.memory_mib,
             "platform": platform.machine(),
             **({"shadow": view.agreement} if view.agreement else {}),

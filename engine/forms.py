@@ -26,7 +26,16 @@ def step(op: Builder, x: ir.Value) -> ir.Value:
     """1 where x > 0, else 0 (also at 0), in x's type."""
     if x.dtype == ir.DataType.FLOAT and not op.portable:
         return op.HardSigmoid(x, alpha=_STEEP, beta=0.0)
+    if "Greater" in op.lacks:
+        return op.Ceil(op.Clip(x, 0.0, 1.0))
     return op.Cast(op.Greater(x, 0.0), to=_dtype(x))
+
+
+def is_greatest(op: Builder, x: ir.Value, greatest: ir.Value) -> ir.Value:
+    """1 where x equals a bound that it never exceeds, else 0, in x's type."""
+    if "Equal" in op.lacks:
+        return op.Sub(1.0, step(op, op.Sub(greatest, x)))
+    return indicator(op, op.Equal(x, greatest), x)
 
 
 def at_least(op: Builder, x: ir.Value, bound: float) -> ir.Value:
@@ -39,6 +48,8 @@ def at_least(op: Builder, x: ir.Value, bound: float) -> ir.Value:
     slope = 1.0 / (float(np.float32(bound)) - float(below))
     if x.dtype == ir.DataType.FLOAT and not op.portable and bound != 0 and np.isfinite(slope) and slope < _STEEP:
         return op.HardSigmoid(x, alpha=slope, beta=-float(below) * slope)
+    if "GreaterOrEqual" in op.lacks:
+        return op.Sub(1.0, step(op, op.Sub(bound, x)))
     return indicator(op, op.GreaterOrEqual(x, bound), x)
 
 
@@ -51,11 +62,17 @@ def half_step(op: Builder, x: ir.Value) -> ir.Value:
     """1 where x > 0, 1/2 at 0, else 0, in x's type: each side's even share of a tie."""
     if x.dtype == ir.DataType.FLOAT and not op.portable:
         return op.HardSigmoid(x, alpha=_STEEP, beta=0.5)
+    if "Sign" in op.lacks:
+        return op.Mul(op.Add(op.Sub(step(op, x), step(op, op.Mul(x, -1.0))), 1.0), 0.5)
     return op.Add(op.Mul(op.Sign(x), 0.5), 0.5)
 
 
 def between(op: Builder, x: ir.Value, low: Operand, high: Operand) -> ir.Value:
     """1 where low < x < high, else 0; a missing bound is no bound, but one has to be there."""
+    if not {"Greater", "Less", "And"}.isdisjoint(op.lacks):
+        gates = [] if low is None else [step(op, op.Sub(x, low))]
+        gates += [] if high is None else [step(op, op.Sub(high, x))]
+        return gates[0] if len(gates) == 1 else op.Mul(*gates)
     parts = [] if low is None else [op.Greater(x, low)]
     parts += [] if high is None else [op.Less(x, high)]
     return indicator(op, parts[0] if len(parts) == 1 else op.And(*parts), x)

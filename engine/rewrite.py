@@ -18,6 +18,7 @@ import onnx_ir.passes.common as common
 
 from onnxplain.engine.backward import Adjoints, Lookup, backward, gradients
 from onnxplain.engine.errors import InputError, TargetError
+from onnxplain.engine.forms import indicator
 from onnxplain.engine.graph.builder import PREFIX, Builder
 from onnxplain.engine.graph.canonical import ir_version_for
 from onnxplain.engine.graph.passes.full_pads import FullPadsPass
@@ -283,6 +284,9 @@ class Rewriter:
         known = dims(flat)
         width = known[1] if known is not None and len(known) == 2 else None
         depth = op.constant(width, ir.DataType.INT64) if isinstance(width, int) else op.Gather(op.Shape(flat), 1)
+        if "OneHot" in op.lacks and "Equal" not in op.lacks:
+            classes = op.Range(op.constant(0, ir.DataType.INT64), depth, op.constant(1, ir.DataType.INT64))
+            return indicator(op, op.Equal(op.Unsqueeze(index, [-1]), classes), flat)
         return op.OneHot(index, depth, op.constant([0.0, 1.0], flat.dtype), axis=-1)
 
     def backward(self, seed: Seed, wanted: Sequence[ir.Value], lookup: Lookup = gradients) -> Adjoints:

@@ -15,8 +15,9 @@ from onnxplain.engine.graph.shapes import Dims, dims, is_float
 from onnxplain.engine.layout import zeros_like
 from onnxplain.engine.rewrite import COTANGENT, Rewriter
 from onnxplain.engine.session.custom_ops import CustomOps
-from onnxplain.engine.session.providers import ProviderSpec
+from onnxplain.engine.session.providers import ProviderSpec, resolve
 from onnxplain.engine.session.session import Session
+from onnxplain.engine.shipping.profiles import profile_of
 
 #: Stem of the outputs that tell the seeded tensors' shapes.
 SHAPE = "shape"
@@ -67,6 +68,8 @@ def vjp(
         BlockedGradientError: No gradient reaches any of them: none depends on them, or it is blocked everywhere.
     """
     rewriter = Rewriter(canonicalise(read_model(model), training=True))
+    running = profile_of(resolve(providers))
+    rewriter.op.portable, rewriter.op.lacks = running.portable, running.lacks
     names = list(wrt) if wrt is not None else [v.name or "" for v in rewriter.graph.inputs if is_float(v)]
     if not names:
         raise InputError("the model has no float input to differentiate by; name an inner tensor in wrt=")

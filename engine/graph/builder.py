@@ -9,7 +9,7 @@ float32 and float64 alike. Equal small constants are emitted once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,8 @@ class Builder:
 
     Attributes:
         portable: Emit only forms that every known runtime computes alike, where a faster one is onnxruntime's alone.
+        lacks: Operators that the provider aimed at does not run, and where there is another form it is emitted;
+            a result that it does not return stands behind a slash: ``MaxPool/Indices``.
     """
 
     def __init__(self, graph: ir.Graph, before: ir.Node | None = None, taken: set[str] | None = None) -> None:
@@ -93,6 +95,7 @@ class Builder:
         self.opset = graph.opset_imports.get("", 18)
         self.before = before
         self.portable = False
+        self.lacks: Collection[str] = frozenset()
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._taken = taken
         self._counters: dict[str, int] = {}
@@ -101,7 +104,7 @@ class Builder:
     def inside(self, graph: ir.Graph) -> Builder:
         """A builder for a graph inside this one: names differ from those out here, where its constants live."""
         inner = Builder(graph, taken=self._names())
-        inner.opset, inner._outer, inner.portable = self.opset, self, self.portable
+        inner.opset, inner._outer, inner.portable, inner.lacks = self.opset, self, self.portable, self.lacks
         return inner
 
     # ----- names -------------------------------------------------------------------------------

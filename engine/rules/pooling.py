@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.forms import indicator
+from onnxplain.engine.forms import indicator, is_greatest
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims, static_dims
 from onnxplain.engine.layout import END, reshape_like
@@ -37,6 +38,8 @@ def max_pool(op: Builder, node: Primal, dy: ir.Value | None, d_indices: object =
         return [ZERO]
     win = window_of(node)
     x = node.x()
+    if not {"MaxPool/Indices", "ScatterElements"}.isdisjoint(op.lacks):
+        return [_to_first_maximum(op, node, dy, win)]
     keep = ("kernel_shape", "strides", "dilations", "pads", "ceil_mode")
     attributes = {k: node.attribute(k) for k in keep}
     _, winners = op.emit("MaxPool", [x], 2, **attributes)
@@ -46,6 +49,63 @@ def max_pool(op: Builder, node: Primal, dy: ir.Value | None, d_indices: object =
         zeros, op.Reshape(winners, [-1]), op.Reshape(dy, [-1]), axis=0, reduction="add" if overlapping else None
     )
     return [op.Reshape(scattered, op.Shape(x))]
+
+
+def _to_first_maximum(op: Builder, node: Primal, dy: ir.Value, win: Window) -> ir.Value:
+    """The same without Indices and scattering, for providers that lack them.
+
+    One slice of x per cell of the window; the first that equals the maximum takes dy. A transposed
+    convolution with a one per cell brings the cells back to their places.
+    """
+    x, cells = node.x(), list(product(*(range(k) for k in win.kernel)))
+    shared: list[ir.Value] = []
+    left: ir.Value | None = None
+    for piece in _pieces(op, node, win, cells):
+        hit = is_greatest(op, piece, node.y)
+        share = hit if left is None else op.Mul(hit, left)
+        left = op.Sub(1.0, share) if left is None else op.Sub(left, share)
+        shared.append(op.Mul(share, dy))
+    places = op.Concat([-1, 1], op.Slice(op.Shape(dy), [2], [2 + win.rank]), axis=0)
+    stacked = op.Concat(*(op.Reshape(part, places) for part in shared), axis=1)
+    kernel = np.eye(len(cells)).reshape(len(cells), 1, *win.kernel)
+    spread = op.ConvTranspose(
+        stacked, op.constant(kernel, x.dtype), kernel_shape=win.kernel, strides=win.strides, dilations=win.dilations
+    )
+    return op.Reshape(_placed(op, node, spread, win), op.Shape(x))
+
+
+def _placed(op: Builder, node: Primal, spread: ir.Value, win: Window) -> ir.Value:
+    """Cells of all windows -> cells of x: the padding off, and zeros where no window reaches."""
+    sizes, counts = spatial(node.x(), win.rank), spatial(node.y, win.rank)
+    if all(isinstance(d, int) for d in (*sizes, *counts)):
+        reached = [(int(n or 0) - 1) * s + e for n, s, e in zip(counts, win.strides, win.extents, strict=True)]
+        if reached == list(sizes) and not any(win.begin):
+            return spread
+    # At most a stride of cells lies behind the last window.
+    spread = op.Pad(spread, [0] * (4 + win.rank) + [s - 1 for s in win.strides])
+    begin = op.constant(np.asarray(win.begin, np.int64))
+    ends = op.Add(op.Slice(op.Shape(node.x()), [2], [2 + win.rank]), begin)
+    return op.Slice(spread, begin, ends, win.axes)
+
+
+def _pieces(op: Builder, node: Primal, win: Window, cells: Sequence[Sequence[int]]) -> list[ir.Value]:
+    """Per cell of the window, what all windows have there: each in the shape of the result."""
+    padded = node.x()
+    ceil = bool(node.attribute("ceil_mode", 0))
+    end = [p + (s - 1) * ceil for p, s in zip(win.end, win.strides, strict=True)]
+    if any((*win.begin, *end)):
+        padded = op.Pad(padded, [0, 0, *win.begin, 0, 0, *end], op.constant(-np.inf, padded.dtype))
+    known = spatial(node.y, win.rank)
+    if all(isinstance(size, int) for size in known):
+        span = op.constant([(int(n or 0) - 1) * s + 1 for n, s in zip(known, win.strides, strict=True)])
+    else:
+        counts = op.Slice(op.Shape(node.y), [2], [2 + win.rank])
+        span = op.Add(op.Mul(op.Sub(counts, 1), list(win.strides)), 1)
+    found = []
+    for cell in cells:
+        start = op.constant([c * d for c, d in zip(cell, win.dilations, strict=True)])
+        found.append(op.Slice(padded, start, op.Add(start, span), win.axes, list(win.strides)))
+    return found
 
 
 def _zeros(op: Builder, size: ir.Value, dtype: ir.DataType | None) -> ir.Value:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from onnxplain.engine.errors import OptionError
@@ -73,3 +78,60 @@ def check_available(providers: Sequence[ProviderSpec], available: Sequence[str])
                 f"provider '{short.get(name, name)}' is not part of the installed onnxruntime, which has: {offered}; "
                 "install the runtime package that brings it"
             )
+
+
+def name_of(spec: ProviderSpec) -> str:
+    """The provider's name, without its options."""
+    return spec if isinstance(spec, str) else spec[0]
+
+
+#: Providers that stand in a library of their own beside the runtime, and what its name ends in.
+_LIBRARIES = {
+    "CUDAExecutionProvider": "cuda",
+    "TensorrtExecutionProvider": "tensorrt",
+    "ROCMExecutionProvider": "rocm",
+    "MIGraphXExecutionProvider": "migraphx",
+}
+
+
+def missing_libraries(runtime: Any, providers: Sequence[ProviderSpec]) -> dict[str, str]:
+    """Providers that cannot load, and why, asked of the system's loader before the runtime is.
+
+    The runtime itself prints pages of log when a library is missing, and goes on with the CPU. CUDA libraries
+    that were installed as Python packages (the extra ``gpu-cuda``) are loaded first.
+    """
+    wanted = [n for n in map(name_of, providers) if n in _LIBRARIES]
+    if not wanted:
+        return {}
+    preload = getattr(runtime, "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError):
+            preload()
+    folder = Path(getattr(runtime, "__file__", "") or "").parent / "capi"
+    found = {n: _missing(folder / f"libonnxruntime_providers_{_LIBRARIES[n]}.so") for n in wanted}
+    return {n: why for n, why in found.items() if why}
+
+
+def _missing(library: Path) -> str:
+    """What a provider's library needs and the system does not have; empty where nothing is known to be missing."""
+    if not library.is_file():
+        return ""
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        # Other complaints are of symbols that the runtime itself brings.
+        lacking = re.match(r"(\S+): cannot open shared object file", str(error))
+        return f"{lacking[1]} is missing" if lacking else ""
+    return ""
+
+
+def refusal(name: str, why: str) -> str:
+    """The sentence for a provider that was asked for and is not there."""
+    remedy = {
+        "CUDAExecutionProvider": "install the CUDA libraries (pip install 'onnxplain[gpu-cuda]') and NVIDIA's driver",
+        "TensorrtExecutionProvider": "install TensorRT (pip install tensorrt) and the CUDA libraries, or use 'cuda'",
+    }.get(name, "install what it needs")
+    return (
+        f"provider {name} was asked for but did not load: {why}; {remedy}, or choose another provider "
+        "('onnxplain doctor' tells what loads)"
+    )

@@ -24,13 +24,28 @@ from onnxplain.engine.errors import OnnxplainError, SessionError
 from onnxplain.engine.graph.builder import PREFIX
 from onnxplain.engine.graph.model import to_proto
 from onnxplain.engine.session.custom_ops import CustomOps, Implementations, implementations
-from onnxplain.engine.session.providers import REFERENCE, ProviderSpec, check_available, resolve
+from onnxplain.engine.session.providers import (
+    REFERENCE,
+    SHORT,
+    ProviderSpec,
+    check_available,
+    missing_libraries,
+    name_of,
+    refusal,
+    resolve,
+)
 from onnxplain.engine.session.runtime import import_runtime
+
+CPU = SHORT["cpu"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 #: Models above this size do not fit into one protobuf message and go through external data.
 _PROTO_LIMIT = 1_800_000_000
+
+
+#: The runtime's own way back to the CPU prints what went wrong and hides it from the caller.
+_STRICT = {"enable_fallback": 0}
 
 
 class OutOfTimeError(SessionError):
@@ -73,6 +88,7 @@ class Session:
 
     Attributes:
         providers: Providers that the session really has, in order.
+        absent: Providers that were asked for and did not load, and why; others of the list took their place.
         inputs, outputs: Names in the graph's order.
 
     Raises:
@@ -93,6 +109,7 @@ class Session:
         extra = implementations(custom_ops)
         self._reference: Any = None
         self._session: Any = None
+        self.absent: dict[str, str] = {}
         if wanted == [REFERENCE]:
             self._reference = _reference(model, extra)
             for node in self._reference.rt_nodes_:
@@ -101,14 +118,17 @@ class Session:
             return
         runtime = import_runtime()
         check_available(wanted, runtime.get_available_providers())
-        self._session = _create(runtime, model, wanted, threads, extra)
+        self.absent = missing_libraries(runtime, wanted)
+        kept = [spec for spec in wanted if name_of(spec) not in self.absent]
+        if not kept:
+            raise SessionError(refusal(*next(iter(self.absent.items()))))
+        self._session = _create(runtime, model, kept, threads, extra)
         self.providers = list(self._session.get_providers())
-        first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
-        if len(wanted) == 1 and first not in self.providers:
-            raise SessionError(
-                f"provider {first} was asked for but did not load (its libraries are missing or do not fit); the session has "
-                f"{', '.join(self.providers)}; run 'onnxplain doctor', or choose another provider"
-            )
+        for name in map(name_of, kept):
+            if name not in self.providers:
+                self.absent[name] = "its libraries, the driver or the device are missing or do not fit"
+        if len(wanted) == 1 and self.absent:
+            raise SessionError(refusal(*next(iter(self.absent.items()))))
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None) -> Arrays:
         """Run once.
@@ -143,14 +163,29 @@ class Session:
 
     def assignment(self) -> dict[str, int]:
         """How many nodes each provider runs, where the runtime tells (1.24 and newer); else empty."""
+        counts: dict[str, int] = {}
+        for provider, operators in self._assigned().items():
+            counts[provider] = sum(operators.values())
+        return counts
+
+    def fallen(self) -> dict[str, int]:
+        """Operators, and how many nodes of each, that the CPU runs although another provider comes first."""
+        if not self.providers or self.providers[0] in (CPU, REFERENCE):
+            return {}
+        return {n: c for n, c in self._assigned().get(CPU, {}).items() if not n.startswith("Memcpy")}
+
+    def _assigned(self) -> dict[str, dict[str, int]]:
+        """Nodes per provider and operator."""
         describe = getattr(self._session, "get_provider_graph_assignment_info", None)
         if describe is None:
             return {}
-        counts: dict[str, int] = {}
+        found: dict[str, dict[str, int]] = {}
         try:
             for part in describe():
-                counts[str(part.ep_name)] = counts.get(str(part.ep_name), 0) + len(part.get_nodes())
-            return counts
+                counts = found.setdefault(str(part.ep_name), {})
+                for node in part.get_nodes():
+                    counts[node.op_type] = counts.get(node.op_type, 0) + 1
+            return found
         except Exception:  # the runtime refuses when recording is switched off
             return {}
 
@@ -173,11 +208,13 @@ def _create(runtime: Any, model: ir.Model, providers: list[ProviderSpec], thread
             sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
             < _PROTO_LIMIT
         ):
-            return runtime.InferenceSession(to_proto(model).SerializeToString(), options, providers=providers)
+            return runtime.InferenceSession(
+                to_proto(model).SerializeToString(), options, providers=providers, **_STRICT
+            )
         with tempfile.TemporaryDirectory(prefix="onnxplain-") as folder:
             path = Path(folder) / "model.onnx"
             ir.save(model, path, external_data="model.data")
-            return runtime.InferenceSession(str(path), options, providers=providers)
+            return runtime.InferenceSession(str(path), options, providers=providers, **_STRICT)
     except OnnxplainError:
         raise
     except Exception as e:  # every runtime error, whatever its class

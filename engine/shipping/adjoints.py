@@ -16,6 +16,7 @@ from onnxplain.engine.explanation import jsonable
 from onnxplain.engine.method import Plan, Subject
 from onnxplain.engine.rewrite import Rewriter, Seed
 from onnxplain.engine.shipping.compact import compact
+from onnxplain.engine.shipping.spelling import spell
 from onnxplain.engine.terms import bias_terms
 
 GRADIENT, ADJOINT = "gradient", "adjoint"
@@ -50,5 +51,6 @@ def ship_adjoints(
         entries.append({**entry, "parameter": term.parameter, "tensor": term.tensor})
     metadata = {f"onnxplain.{k}": v if isinstance(v, str) else json.dumps(jsonable(v)) for k, v in facts.items()}
     model = rewriter.finish({"onnxplain.biases": json.dumps(entries), **metadata})
+    spell(model, rewriter.op.lacks)
     compact(model)
     return model

@@ -18,6 +18,7 @@ from onnxplain.engine.explanation import jsonable
 from onnxplain.engine.method import Method, Plan, Subject
 from onnxplain.engine.rewrite import Rewriter, Seed
 from onnxplain.engine.shipping.compact import compact
+from onnxplain.engine.shipping.spelling import spell
 
 #: What a method's keys are called in the file.
 ATTRIBUTION, SALIENCY, RESIDUAL = "attribution", "saliency", "residual"
@@ -70,5 +71,6 @@ def ship(
         **{f"onnxplain.{k}": v if isinstance(v, str) else json.dumps(jsonable(v)) for k, v in facts.items()},
     }
     model = rewriter.finish(metadata)
+    spell(model, rewriter.op.lacks)
     compact(model)
     return model

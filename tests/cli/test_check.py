@@ -74,3 +74,15 @@ def test_unknown_output_and_tensor(tmp_path: Path) -> None:
     path = saved(table_model(), tmp_path / "m.onnx")
     assert "'z'" in refused("check", path, "--output", "z")
     assert "'z'" in refused("check", path, "--wrt", "z")
+
+
+def test_a_provider_profile(tmp_path: Path) -> None:
+    """What the file for it will leave to the CPU, beforehand; it is no obstacle."""
+    result = call("check", demo_model(), "--provider-profile", "coreml", "-m", "gradient")
+    assert result.exit_code == 0
+    assert "falls back to the CPU: BatchNormalization x 6" in result.stdout
+    assert "coreml_supported_mlprogram_ops.md" in result.stdout
+    report = json.loads(call("check", demo_model(), "--provider-profile", "tensorrt", "--json").stdout)
+    assert (report["profile"], report["fallbacks"]) == ("tensorrt", [])
+    assert "profile 'gpu' is not known" in refused("check", demo_model(), "--provider-profile", "gpu")
+    assert "outside the graph" in refused("check", demo_model(), "--provider-profile", "web", "-m", "occlusion")

@@ -45,6 +45,9 @@ def test_json_and_a_fixed_target(tmp_path: Path) -> None:
         (["-o", "e.onnx", "-m", "gradient", "-t", "7"], "out of range"),
         (["-o", "e.onnx", "-m", "gradient", "--weights", "here"], "choose one of embedded"),
         (["-o", "no/e.onnx", "-m", "gradient"], "cannot write"),
+        (["-o", "e.onnx", "-m", "gradient", "--profile", "gpu"], "choose one of cpu, cuda"),
+        (["-o", "e.onnx", "-m", "gradient", "--opset", "17"], "only brought upwards"),
+        (["-o", "e.onnx", "-m", "gradient", "--opset", "23"], "loads no file above opset 21"),
     ],
 )
 def test_bad_requests(tmp_path: Path, given: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +55,17 @@ def test_bad_requests(tmp_path: Path, given: list[str], words: str, monkeypatch:
     net = saved(table_model(), tmp_path / "net.onnx")
     assert words in refused("compile", net, *given)
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_profile_says_what_falls_back(tmp_path: Path) -> None:
+    net = saved(table_model(), tmp_path / "net.onnx")
+    out = tmp_path / "e.onnx"
+    result = call("compile", net, "-m", "gradient", "-o", out, "--profile", "web", "--opset", "20")
+    assert result.exit_code == 0, result.stderr
+    assert "no operator falls back" in result.stdout
+    assert "docs/webgpu-operators.md" in result.stdout
+    assert onnx.load(out).opset_import[0].version == 20
+    result = call("compile", net, "-m", "gradient", "-o", out, "--profile", "coreml", "--json")
+    document = json.loads(result.stdout)
+    assert document["profile"] == "coreml"
+    assert {"Less", "Where", "OneHot"} <= {f["operator"] for f in document["fallbacks"]}

@@ -70,7 +70,7 @@ def test_a_newer_package_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fake_runtime(**session: Any) -> Any:
-    def open_session(model: bytes, options: Any, providers: list[str]) -> Any:
+    def open_session(model: bytes, options: Any, providers: list[str], **more: Any) -> Any:
         if "raises" in session:
             raise RuntimeError(session["raises"])
         return SimpleNamespace(get_providers=lambda: session["got"], run=lambda *_: [])

@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from onnxplain.engine.errors import UnsupportedNodeError
@@ -147,6 +148,19 @@ def _fits(node: ir.Node, target: int, version: int) -> bool:
             return True
     except ValueError:
         return False
+    return _alike(node, schema)
+
+
+def means_the_same(node: ir.Node, old: int, new: int) -> bool:
+    """Whether a node of opset ``old`` means the same at ``new``, which is newer."""
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    schema = schema_of(node.op_type, new)
+    return schema.since_version <= old or (not schema.deprecated and _alike(node, schema))
+
+
+def _alike(node: ir.Node, schema: onnx.defs.OpSchema) -> bool:
+    """Whether a node of another version fits the schema and means the same by it."""
     unchanged = _CHANGED.get(node.op_type)
     if unchanged is not None and not unchanged(node):
         return False

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from rule_cases import Case, case, check, distinct, parametrize
+import pytest
+from onnx.reference import ReferenceEvaluator
+from rule_cases import Case, case, check, distinct, model_of, parametrize
+
+from onnxplain.engine.graph.canonical import canonicalise
+from onnxplain.engine.graph.model import read_model
+from onnxplain.engine.rewrite import Rewriter
+from onnxplain.engine.session.reference_ops import CORRECTED
+from onnxplain.engine.session.session import Session
 
 CASES = [
     case("MaxPool", x=(2, 3, 9), kernel_shape=[3], strides=[2], draw=distinct),
@@ -55,3 +65,38 @@ CASES = [
 @parametrize(CASES)
 def test_rule(case: Case) -> None:
     check(case)
+
+
+def max_pool_gradient(case: Case, x: Any, lacks: frozenset[str], sizes: str) -> Any:
+    """Gradient of <u, MaxPool(x)> in onnxruntime, by a graph for a provider that lacks something."""
+    rewriter = Rewriter(canonicalise(read_model(model_of(case, {"x": x}, ["x"], sizes))))
+    rewriter.op.lacks = lacks
+    y = rewriter.value("y0")
+    seed = rewriter.add_input("seed", y.dtype, None)  # type: ignore[arg-type]
+    seed.shape = y.shape
+    adjoints = rewriter.backward_from({y: seed}, [rewriter.value("x")])
+    rewriter.add_output("dx", adjoints.of[rewriter.value("x")])
+    model = rewriter.finish()
+    assert bool(lacks) != any(len(n.outputs) > 1 for n in model.graph)
+    (forward,) = ReferenceEvaluator(model_of(case, {"x": x}, ["x"], sizes), new_ops=CORRECTED).run(None, {"x": x})
+    u = np.random.default_rng(1).integers(-4, 5, np.shape(forward)).astype(np.float32)
+    return Session(model, threads=1).run({"x": x, "seed": u}, ["dx"])["dx"]
+
+
+@pytest.mark.parametrize(
+    "lacks", [{"MaxPool/Indices"}, {"ScatterElements"}, {"MaxPool/Indices", "Equal", "Greater"}], ids=str
+)
+@pytest.mark.parametrize(
+    ("case", "sizes"),
+    [
+        pytest.param(c, sizes, id=f"{c.id}-{sizes}")
+        for c in CASES
+        if c.op_type == "MaxPool"
+        for sizes in ("static", "batch", *(() if "auto_pad" in c.attributes else ("none",)))
+    ],
+)
+def test_max_pool_without_indices(case: Case, sizes: str, lacks: set[str]) -> None:
+    """The same numbers to the bit, with ties in nearly every window: whole numbers, of which sums are exact."""
+    x = np.random.default_rng(0).integers(-2, 2, case.operands["x"]).astype(np.float32)
+    expected = max_pool_gradient(case, x, frozenset(), sizes)
+    np.testing.assert_array_equal(max_pool_gradient(case, x, frozenset(lacks), sizes), expected)

@@ -41,8 +41,9 @@ class Fake:
     def get_available_providers(self) -> list[str]:
         return self.available
 
-    def InferenceSession(self, data: bytes, options: Any, providers: list[Any]) -> Any:
+    def InferenceSession(self, data: bytes, options: Any, providers: list[Any], **more: Any) -> Any:
         self.options = options
+        self.providers = providers
         return SimpleNamespace(get_providers=lambda: self.has, run=self._run)
 
     def _run(self, names: list[str], feeds: dict[str, Any]) -> list[Any]:
