@@ -28,9 +28,9 @@ from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec, resolve
 from onnxplain.engine.session.runtime import versions
 from onnxplain.engine.session.session import Session
-from onnxplain.engine.targets import Answer, Target, Targets, as_target, as_targets, flat_indices, settled
 from onnxplain.engine.shipping.profiles import forms_for, profile_named, profile_of, reasons
 from onnxplain.engine.shipping.spelling import spell
+from onnxplain.engine.targets import Answer, Target, Targets, as_target, as_targets, flat_indices, settled
 
 if TYPE_CHECKING:
     from onnxplain.engine.shipping.weights import Weights
@@ -53,9 +53,9 @@ class CompiledExplainer:
         quantisation: How a model with quantised activations is differentiated: ``straight_through`` (rounds
             as the model does, the gradient passes where nothing saturates) or ``float_shadow`` (no rounding).
         custom_ops: What implements the model's custom operators; the model handle's by default.
-        lazily: Build nothing before the first call, whose target may name another output.
         profile: The provider whose forms the graphs get (``onnxplain.engine.shipping.profiles``): by default, here
             the provider that runs them, and in files the plain forms that all of them compute alike.
+        lazily: Build nothing before the first call, whose target may name another output.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class CompiledExplainer:
         threads: int | None = None,
         quantisation: str = "straight_through",
         custom_ops: CustomOps | None = None,
-        lazily: bool = False,
         profile: str | None = None,
+        lazily: bool = False,
     ) -> None:
         if quantisation not in QUANTISATIONS:
             raise OptionError(f"unknown quantisation '{quantisation}'; choose one of {', '.join(QUANTISATIONS)}")
@@ -89,8 +89,8 @@ class CompiledExplainer:
         self.layout = layout
         self.providers = providers if providers is not None else model.providers
         self.custom_ops = custom_ops if custom_ops is not None else model.custom_ops
-        self.memory_mib = memory_mib
         self.profile = profile_named(profile) if profile is not None else None
+        self.memory_mib = memory_mib
         self.threads = threads if threads is not None else model.threads
         self.wrt = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
         self._programs: dict[tuple[Slot, ...], Program] = {}
@@ -134,25 +134,25 @@ class CompiledExplainer:
         """
         from onnxplain.engine.shipping.adjoints import ship_adjoints
         from onnxplain.engine.shipping.half import in_half_precision
-        from onnxplain.engine.shipping.shipment import ship
         from onnxplain.engine.shipping.opsets import stamp
+        from onnxplain.engine.shipping.shipment import ship
 
-        rewriter = self._rewriter()
         aim = profile_named(profile) if profile is not None else self.profile
+        rewriter = self._rewriter()
         rewriter.op.portable, rewriter.op.lacks = forms_for(aim, portable), aim.lacks if aim is not None else ()
         subjects = [self._subject(rewriter, n, n not in self.declared, False) for n in self._subject_names(rewriter)]
         seed = rewriter.seed(self.output, self.head, "index", fixed=None if target == "input" else target)
         if isinstance(target, int):
             self._check_fixed(target, dims(seed.explained))
         facts = {**self._fixed, "head": self.head, "target": target, "quantisation": self.quantisation}
-        if adjoints:
         facts |= {"profile": aim.name} if aim is not None else {}
+        if adjoints:
             model = ship_adjoints(rewriter, subjects, seed, self.output, facts)
         else:
             model = ship(self.method, rewriter, subjects, seed, self.output, facts)
-        return in_half_precision(model) if half else model
         if opset is not None:
             stamp(model, opset, aim)
+        return in_half_precision(model) if half else model
 
     @staticmethod
     def _check_fixed(target: int, known: Dims | None) -> None:
@@ -228,9 +228,9 @@ class CompiledExplainer:
             if subject.inner and prelude is None:
                 plans[0].output(f"value/{subject.name}", subject.value)
         model = rewriter.finish({"onnxplain.method": self.method.name})
+        spell(model, rewriter.op.lacks)
         session = Session(model, self.providers, threads=self.threads, custom_ops=self.custom_ops)
         budget = float("inf") if self.method.needs_one_chunk else self.memory_mib
-        spell(model, rewriter.op.lacks)
         return Program(model, plans, session, self._runner(session, model, budget), prelude)
 
     def _plan(self, rewriter: Rewriter, slot: Slot, subjects: list[Subject]) -> Plan:
@@ -427,10 +427,10 @@ class CompiledExplainer:
             notes += [f"its map is zero: {why}" for why in adjoints.unreached.values()]
         quantised = is_quantised(self.source.canonical) and not self._as_deployed
         notes += [view.agreement["words"]] if view.agreement else []
-        rewriter = view.plan.rewriter
-        output = rewriter.output_value(view.plan.output_name)
         session = view.call.program.session
         notes += [f"{n} did not load ({why}); it ran on {session.providers[0]}" for n, why in session.absent.items()]
+        rewriter = view.plan.rewriter
+        output = rewriter.output_value(view.plan.output_name)
         return Explanation(
             attributions=parts.attributions,
             saliency=parts.saliency,
@@ -475,9 +475,9 @@ class CompiledExplainer:
             **self._fixed,
             "providers": program.session.providers,
             "provider_nodes": program.session.assignment(),
+            "fell_back": reasons(program.session.fallen(), profile_of(program.session.providers)),
             "dtype": dtype.name.lower() if dtype is not None else "unknown",
             "threads": self.threads,
-            "fell_back": reasons(program.session.fallen(), profile_of(program.session.providers)),
             "memory_mib": self.memory_mib,
             "platform": platform.machine(),
             **({"shadow": view.agreement} if view.agreement else {}),
