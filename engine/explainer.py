@@ -17,7 +17,7 @@ from onnxplain.engine.explanation import Array, Explanation
 from onnxplain.engine.graph.passes.dequantize import is_quantised
 from onnxplain.engine.graph.shadow import QUANTISATIONS
 from onnxplain.engine.graph.shapes import Dims, dims, is_float
-from onnxplain.engine.heads import HEADS, Head, trailing_activation
+from onnxplain.engine.heads import HEADS, Head, is_rounded, trailing_activation
 from onnxplain.engine.inputs import validate_feeds
 from onnxplain.engine.loading import Model
 from onnxplain.engine.method import Method, Parts, Plan, Run, Subject
@@ -459,7 +459,7 @@ class CompiledExplainer:
     def _head_note(self, output: ir.Value) -> str:
         node, _ = trailing_activation(output)
         if node is None:
-            return ""
+            return "the answer is quantised; what is rounded to it is explained" if is_rounded(output) else ""
         if self.head in ("logit", "margin"):
             return f"the output ends in {node.op_type}; the logit in front of it is explained"
         return f"the output ends in {node.op_type}"

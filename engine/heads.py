@@ -1,7 +1,9 @@
 """Which scalar of the answer is explained: logit, probability, log-probability or margin.
 
 A trailing Softmax, LogSoftmax or Sigmoid is recognised, so that the logit in front of it can be
-explained: as a probability goes to 0 or 1 its gradient vanishes, the logit's does not.
+explained: as a probability goes to 0 or 1 its gradient vanishes, the logit's does not. The same holds for
+an answer that is quantised: at the end of the integers' range it has no gradient, the value in front of the
+rounding has.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.passes.dequantize import UNROUNDED
 from onnxplain.engine.graph.shapes import dims
 
 Head = Literal["logit", "probability", "log_probability", "margin"]
@@ -24,14 +27,50 @@ _SQUASHING = {"Softmax", "LogSoftmax", "Sigmoid"}
 
 def trailing_activation(output: ir.Value) -> tuple[ir.Node | None, list[ir.Node]]:
     """The Softmax, LogSoftmax or Sigmoid that ends the way to ``output``, and what rearranges its result."""
-    between: list[ir.Node] = []
-    node = output.producer()
-    while node is not None and node.domain == "" and node.op_type in _TRANSPARENT and node.inputs[0] is not None:
-        between.append(node)
-        node = node.inputs[0].producer()
+    end, between, _ = _end(output)
+    node = end.producer()
     if node is not None and node.domain == "" and node.op_type in _SQUASHING:
-        return node, between[::-1]
+        return node, between
     return None, []
+
+
+def is_rounded(output: ir.Value) -> bool:
+    """Whether the answer is quantised, and explained in front of its rounding."""
+    return _end(output)[2] is not None
+
+
+def _end(output: ir.Value) -> tuple[ir.Value, list[ir.Node], set[str] | None]:
+    """What ``output`` is, neither rounded nor rearranged.
+
+    Returns:
+        It; what rearranges it, in order; which limits at zero its rounding had (they may stand for a Relu), None
+        where it was not rounded.
+    """
+    between: list[ir.Node] = []
+    value, limits = output, None
+    while True:
+        found = value.meta.get(UNROUNDED)
+        if isinstance(found, tuple):
+            value, limit = found
+            limits = (limits or set()) | ({limit} if limit else set())
+            continue
+        node = value.producer()
+        if node is None or node.domain or node.op_type not in _TRANSPARENT or node.inputs[0] is None:
+            return value, between[::-1], limits
+        between.append(node)
+        value = node.inputs[0]
+
+
+def _unrounded(op: Builder, value: ir.Value, after: list[ir.Node]) -> ir.Value:
+    """The value in front of its rounding, rearranged as it was and by what comes after; itself where it is not rounded."""
+    inner, between, limits = _end(value)
+    if limits is None:
+        return _replay(op, value, after)
+    for limit in sorted(limits):
+        shape = inner.shape
+        inner = op.emit(limit, [inner, 0.0])[0]
+        inner.shape = shape
+    return _replay(op, inner, [*between, *after])
 
 
 def explained_value(op: Builder, output: ir.Value, head: Head) -> ir.Value:
@@ -41,8 +80,9 @@ def explained_value(op: Builder, output: ir.Value, head: Head) -> ir.Value:
         op: Builder at the end of the graph.
         output: A float output of the model.
         head: ``logit`` and ``margin`` give the value in front of a trailing activation (the output itself
-            where there is none); ``probability`` and ``log_probability`` the (log-)softmax of it over axis
-            1, or the (log-)sigmoid where there is one class only.
+            where there is none), in front of its rounding where it is quantised; ``probability`` and
+            ``log_probability`` the (log-)softmax of it over axis 1, or the (log-)sigmoid where there is one
+            class only.
 
     Raises:
         OptionError: Unknown head.
@@ -50,9 +90,8 @@ def explained_value(op: Builder, output: ir.Value, head: Head) -> ir.Value:
     if head not in HEADS:
         raise OptionError(f"unknown head '{head}'; choose one of {', '.join(HEADS)}")
     node, between = trailing_activation(output)
-    logits = output
-    if node is not None and node.inputs[0] is not None:
-        logits = _replay(op, node.inputs[0], between)
+    inside = node.inputs[0] if node is not None else None
+    logits = _unrounded(op, inside, between) if inside is not None else _unrounded(op, output, [])
     if head in ("logit", "margin"):
         return logits
     kind = node.op_type if node is not None else None

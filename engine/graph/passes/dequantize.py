@@ -11,6 +11,7 @@ compute on integers compute on the real forms instead:
 With ``round_values`` the real form of a quantised activation is what DequantizeLinear gives, and the
 straight-through rules differentiate it. Without, it is the activation itself, limited to the range that
 the integers can express: exporters leave Relu and Clip to that range, so it is part of the function.
+The activation in front of either is kept under :data:`UNROUNDED`, for scores that would saturate.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ _MOVING = {
     "Split": 1, "Gather": 1, "GatherElements": 1, "GatherND": 1, "Expand": 1, "Tile": 1, "DepthToSpace": 1,
     "SpaceToDepth": 1, "ReduceMax": 1, "ReduceMin": 1,
 }  # fmt: skip
+#: Key in the ``meta`` of a real form: the value that was quantised, neither rounded nor limited, and which operator
+#: with zero limits it where an end of the range is at zero (``Max``, ``Min``, or empty).
+UNROUNDED = "onnxplain.unrounded"
+
 _DYNAMIC = {"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear"}
 _CONTRIB = {"QuantizeLinear", "DequantizeLinear", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QGemm"}
 
@@ -142,6 +147,9 @@ class Work:
             value = dequantized(self.op, q, scale, zero, axis)
         else:
             value = limited(self.op, x, scale, zero, q.dtype or ir.DataType.UINT8, axis)
+        limit = _zero_end(zero, q.dtype or ir.DataType.UINT8)
+        if value is not x and limit is not None:
+            value.meta[UNROUNDED] = (x, limit)
         self.reals[q] = Real(value, scale, zero)
 
     def put(self, old: ir.Value, new: ir.Value) -> None:
@@ -218,18 +226,36 @@ def dequantized(
     return result
 
 
+def _ends(dtype: ir.DataType) -> tuple[int, int] | None:
+    """Smallest and largest integer of a quantised type."""
+    if dtype.name not in ("INT8", "UINT8", "INT16", "UINT16", "INT4", "UINT4"):
+        return None
+    low = -(2 ** (dtype.bitwidth - 1)) if dtype.name[0] == "I" else 0
+    return low, low + 2**dtype.bitwidth - 1
+
+
+def _zero_end(zero: ir.Value | None, dtype: ir.DataType) -> str | None:
+    """``Max`` or ``Min`` where the range of integers ends at zero from below or above; None where that is not known."""
+    ends, points = _ends(dtype), np.zeros(1) if zero is None else constant(zero)
+    if ends is None or points is None:
+        return None
+    for limit, end in zip(("Max", "Min"), ends, strict=True):
+        if np.any(points == end):
+            return limit if np.all(points == end) else None
+    return ""
+
+
 def limited(
     op: Builder, x: ir.Value, scale: ir.Value, zero: ir.Value | None, dtype: ir.DataType, axis: int | None
 ) -> ir.Value:
     """x within the range that integers of ``dtype`` express with this scale and zero point."""
-    if dtype.name not in ("INT8", "UINT8", "INT16", "UINT16", "INT4", "UINT4"):
+    ends = _ends(dtype)
+    if ends is None:
         return x
-    low = -(2 ** (dtype.bitwidth - 1)) if dtype.name[0] == "I" else 0
-    high = low + 2**dtype.bitwidth - 1
     scale = scalar(op, scale)
     shift = None if zero is None else op.CastLike(scalar(op, zero), scale)
     bounds = []
-    for bound in (low, high):
+    for bound in ends:
         level = op.constant(bound, scale.dtype) if shift is None else op.Sub(op.constant(bound, scale.dtype), shift)
         bounds.append(op.Mul(level, scale))
     if rank(scale) == 1:
