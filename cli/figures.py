@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from onnxplain.cli.samples import Samples
     from onnxplain.engine.explanation import Explanation
+    from onnxplain.engine.render.grid import Cell
 
     Array = np.ndarray[Any, Any]
 
@@ -46,6 +47,8 @@ def page(results: Results, samples: Samples, places: Sequence[int], axes: Sequen
     if maps > MOST_MAPS:
         raise OutputError(f"{maps} maps do not fit on one page ({MOST_MAPS} at most); give a folder with -o")
     if results.kind == "picture":
+        if len(places) == 1 and len(results.columns) > 1:
+            return _sheet(results, places[0])
         lines = (len(results.columns) + SIDE_BY_SIDE - 1) // SIDE_BY_SIDE
         width = (len(results.columns) + lines - 1) // lines
         parts = [results.columns[i : i + width] for i in range(0, len(results.columns), width)]
@@ -98,8 +101,8 @@ def _map(explanation: Explanation, row: int, kind: str) -> Array:
 
 
 def _pictures(results: Results, places: Sequence[int], columns: Sequence[Column], *, title: bool) -> bytes:
-    from onnxplain.engine.render.grid import Cell, Row, grid
-    from onnxplain.engine.render.overlay import caption_text, figure_overlay
+    from onnxplain.engine.render.grid import Row, grid
+    from onnxplain.engine.render.overlay import figure_overlay
 
     model = Path(results.model.source.name).name
     if len(places) == 1 and len(columns) == 1:
@@ -113,23 +116,52 @@ def _pictures(results: Results, places: Sequence[int], columns: Sequence[Column]
         )  # fmt: skip
     rows = []
     for place in places:
-        cells = []
-        for column in columns:
-            explanation, row = column.of(place)
-            own = _caption(results, column, place)
-            named = f"{own['class_name']}, {own['score']:.4g}" if column.number is not None else ""
-            words = " · ".join(filter(None, (named, caption_text(residual=own["residual"]))))
-            words += ", past the tolerance" if _warning(explanation, row) else ""
-            cells.append(Cell(_map(explanation, row, "picture"), explanation.signed, words))
+        cells = [_cell(results, column, place) for column in columns]
         caption = _caption(results, columns[0], place)
-        several = any(column.number is not None for column in columns)
-        line = "" if several else f"{caption['class_name']}, {caption['head']} {caption['score']:.4g}"
+        line = _line(caption, columns)
         first = _map(*columns[0].of(place), "picture")
         picture = _picture_of(results, place, first.shape)
         rows.append(Row(picture, cells, label=results.samples[place].name, caption=line))
     panel = 256 if len(places) <= 12 else 160
     names = [column.title for column in columns]
     return grid(rows, names, title=model if title else "", panel=panel, metadata=_metadata(results, places, columns))
+
+
+def _line(caption: dict[str, Any], columns: Sequence[Column]) -> str:
+    """What was explained, where it is the same for all columns."""
+    if any(column.number is not None for column in columns):
+        return ""
+    return f"{caption['class_name']}, {caption['head']} {caption['score']:.4g}"
+
+
+def _cell(results: Results, column: Column, place: int) -> Cell:
+    from onnxplain.engine.render.grid import Cell
+    from onnxplain.engine.render.overlay import caption_text
+
+    explanation, row = column.of(place)
+    own = _caption(results, column, place)
+    named = f"{own['class_name']}, {own['score']:.4g}" if column.number is not None else ""
+    words = " · ".join(filter(None, (named, caption_text(residual=own["residual"]))))
+    words += ", past the tolerance" if _warning(explanation, row) else ""
+    return Cell(_map(explanation, row, "picture"), explanation.signed, words)
+
+
+def _sheet(results: Results, place: int) -> bytes:
+    """One picture by all methods, filled line by line."""
+    from onnxplain.engine.render.sheet import sheet
+
+    first = _map(*results.columns[0].of(place), "picture")
+    caption = _caption(results, results.columns[0], place)
+    return sheet(
+        _picture_of(results, place, first.shape),
+        [_cell(results, column, place) for column in results.columns],
+        [column.title for column in results.columns],
+        title=Path(results.model.source.name).name,
+        input_label=results.samples[place].name,
+        input_caption=_line(caption, results.columns),
+        across=SIDE_BY_SIDE + 1,
+        metadata=_metadata(results, [place], results.columns),
+    )
 
 
 def _picture_of(results: Results, place: int, shape: tuple[int, ...]) -> Array:

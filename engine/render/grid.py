@@ -61,12 +61,30 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class Drawn:
     """A cell as it will be copied onto the page."""
 
     rgb: RGB
     shown: DisplayRange
     caption: list[str]
+
+
+def drawn(
+    cell: Cell, picture: npt.ArrayLike, rgb: RGB, look: Look, style: Style, limits: DisplayRange | None = None
+) -> Drawn:
+    """A cell over its picture.
+
+    Args:
+        cell: The map.
+        picture: As it was given.
+        rgb: As it is shown.
+        look: Colours, opacity, range.
+        style: Sizes of words.
+        limits: Range in place of the map's own.
+    """
+    unit, shown = fitted_map(picture, map_2d(cell.values), rgb.shape[:2], signed=cell.signed, look=look, limits=limits)
+    words = wrap(cell.caption, style.small, rgb.shape[1], lines=2)
+    return Drawn(blend(rgb, unit, signed=cell.signed, look=look), shown, words)
 
 
 def grid(
@@ -145,19 +163,10 @@ class _Layout:
                     ranges.setdefault(cell.signed, []).append(own)
         return {signed: shared_range(members) for signed, members in sorted(ranges.items())}
 
-    def _cell(self, row: Row, rgb: RGB, cell: Cell | None) -> _Drawn | None:
+    def _cell(self, row: Row, rgb: RGB, cell: Cell | None) -> Drawn | None:
         if cell is None:
             return None
-        unit, shown = fitted_map(
-            row.picture,
-            map_2d(cell.values),
-            rgb.shape[:2],
-            signed=cell.signed,
-            look=self.look,
-            limits=self.common.get(cell.signed),
-        )
-        words = wrap(cell.caption, self.style.small, rgb.shape[1], lines=2)
-        return _Drawn(blend(rgb, unit, signed=cell.signed, look=self.look), shown, words)
+        return drawn(cell, row.picture, rgb, self.look, self.style, self.common.get(cell.signed))
 
     def _bar_width(self, column: int) -> int:
         drawn = [row[column] for row in self.cells]

@@ -16,7 +16,7 @@ def test_all_methods_that_suit_a_series(tmp_path: Path) -> None:
     model = saved(series_model(), tmp_path / "net.onnx")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1, 2, 16)).astype(np.float32))
     page = tmp_path / "all.png"
-    result = call("compare", model, tmp_path / "x.npy", "-o", page, "-x", "rise", "--json")
+    result = call("compare", model, tmp_path / "x.npy", "-o", page, "-x", "rise", "--quick", "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     names = [entry["method"] for entry in document["methods"]]
@@ -56,3 +56,18 @@ def test_bad_requests(tmp_path: Path, given: list[str], words: str) -> None:
     model = saved(table_model(), tmp_path / "net.onnx")
     np.save(tmp_path / "x.npy", np.ones((1, 4), np.float32))
     assert words in refused("compare", model, tmp_path / "x.npy", *given)
+
+
+def test_a_quick_look_takes_fewer_draws_unless_told(tmp_path: Path) -> None:
+    model = saved(table_model(), tmp_path / "net.onnx")
+    np.save(tmp_path / "x.npy", np.ones((1, 4), np.float32))
+    named = ["-m", "rise", "-m", "smoothgrad", "-m", "gradient"]
+    result = call(
+        "compare", model, tmp_path / "x.npy", *named, "--quick", "-O", "smoothgrad.draws=7", "-o", tmp_path / "a.json",
+        "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    found = {entry["method"]: entry["options"] for entry in json.loads(result.stdout)["methods"]}
+    assert found["rise"]["draws"] == 300
+    assert found["smoothgrad"]["draws"] == 7
+    assert found["gradient"] == {"composite": None, "reduction": "sum_abs"}
