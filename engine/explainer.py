@@ -145,6 +145,7 @@ class CompiledExplainer:
         if isinstance(target, int):
             self._check_fixed(target, dims(seed.explained))
         facts = {**self._fixed, "head": self.head, "target": target, "quantisation": self.quantisation}
+        facts["model"] = Path(self.source.source.name).name  # no folder of this machine
         facts |= {"profile": aim.name} if aim is not None else {}
         if adjoints:
             model = ship_adjoints(rewriter, subjects, seed, self.output, facts)

@@ -6,7 +6,15 @@ const http = require("http");
 const path = require("path");
 const { chromium } = require("playwright-core");
 
-const TYPES = { ".html": "text/html", ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm" };
+const TYPES = {
+  ".css": "text/css",
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".json": "application/json",
+  ".mjs": "text/javascript",
+  ".png": "image/png",
+  ".wasm": "application/wasm",
+};
 
 // Serves the runtime from node_modules, this folder, and nothing else.
 function serve(roots) {

@@ -34,7 +34,7 @@ def run_node(model: Path, feeds: Mapping[str, Array], folder: Path) -> dict[str,
     """One run in onnxruntime-node."""
     request, answer = folder / "request.json", folder / "answer.json"
     request.write_text(json.dumps(_encoded(feeds)))
-    _call("node.cjs", model, request, answer)
+    call_node("node.cjs", model, request, answer)
     return _decoded(answer)
 
 
@@ -49,11 +49,12 @@ def run_browser(jobs: Mapping[str, tuple[Path, Mapping[str, Array]]], folder: Pa
         entries.append({"model": str(model), "request": str(request), "answer": str(answer)})
     jobs_file = folder / "jobs.json"
     jobs_file.write_text(json.dumps(entries))
-    _call("browser.cjs", executable, jobs_file)
+    call_node("browser.cjs", executable, jobs_file)
     return {name: _decoded(folder / f"{name}.answer.json") for name in jobs}
 
 
-def _call(script: str, *arguments: Any) -> None:
+def call_node(script: str, *arguments: Any) -> None:
+    """Run one of the scripts in tests/foreign."""
     command = ["node", str(FOLDER / script), *map(str, arguments)]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr[-2000:]

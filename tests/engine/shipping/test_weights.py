@@ -51,6 +51,8 @@ def test_the_same_numbers_wherever_the_weights_are(source: Path, weights: Any, b
     assert path.stat().st_size < below
     x = RNG.normal(size=(2, 64)).astype(np.float32)
     np.testing.assert_allclose(attribution(path, x), explainer(x, target=[3, 4]).attributions["x"], rtol=1e-6)
+    about = {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}
+    assert about["onnxplain.model"] == "net.onnx", "no folder of the machine that wrote it"
 
 
 def test_weights_of_a_model_with_external_data(tmp_path: Path) -> None:
