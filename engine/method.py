@@ -331,7 +331,8 @@ def checked_options(cls: type, kind: str, name: str, options: Mapping[str, Any])
         if key not in known:
             offered = ", ".join(known) or "none"
             raise OptionError(f"{kind} '{name}' has no option '{key}'; its options: {offered}")
-    kinds = {f.name: str(f.type) for f in dataclasses.fields(cls)}
+    # Written out as text where the module postpones annotations, else the types themselves.
+    kinds = {f.name: f.type.__name__ if isinstance(f.type, type) else str(f.type) for f in dataclasses.fields(cls)}
     return {key: _of_kind(key, value, kinds[key]) for key, value in options.items()}
 
 

@@ -51,3 +51,10 @@ def test_commands_are_documented() -> None:
     for name in ("explain", "check", "verify", "export", "methods", "operators", "doctor", "demo"):
         assert name in help_text
         assert f"onnxplain {name}" in readme, f"the README does not show 'onnxplain {name}'"
+
+
+def test_every_method_is_in_the_readme() -> None:
+    import onnxplain as ox
+
+    section = (ROOT / "README.md").read_text().split("## Methods\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"`(\w+)`", section)) >= {entry["name"] for entry in ox.methods()}

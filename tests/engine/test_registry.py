@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from onnxplain.engine import registry as module
+from onnxplain.engine import discover as module
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.method import METHODS
 from onnxplain.engine.registry import Registry
@@ -54,12 +54,13 @@ def test_what_is_no_name_is_unknown_too(empty: Registry[int]) -> None:
         empty.get(3)  # type: ignore[arg-type]
 
 
-def test_plug_ins_are_loaded_once_and_only_on_use(empty: Registry[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plug_ins_are_loaded_once_and_only_on_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty: Registry[int] = Registry("thing", "onnxplain.engine.session", "onnxplain.things_of_a_plug_in")
     loaded: list[str] = []
 
     def points(*, group: str) -> list[Any]:
-        assert group == "onnxplain.things"
-        return [SimpleNamespace(load=lambda: loaded.append("plug-in") or empty.add("plugged", 7))]
+        assert group == "onnxplain.things_of_a_plug_in"
+        return [SimpleNamespace(name="plug-in", load=lambda: loaded.append("plug-in") or empty.add("plugged", 7))]
 
     assert module.entry_points is metadata.entry_points
     monkeypatch.setattr(module, "entry_points", points)
