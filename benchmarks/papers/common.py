@@ -77,6 +77,23 @@ def model(asked: Request, name: str) -> ox.Model:
     return ox.load(asked.assets / f"{name}.onnx", threads=1)
 
 
+def decided(differences: Any) -> bool | None:
+    """Whether paired differences are above 0: by the 95 % bootstrap interval of their mean; None where it holds 0."""
+    low, high = interval(differences)
+    return True if low > 0 else False if high < 0 else None
+
+
+def interval(values: Any) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over samples (1,000 resamples, fixed draw); NaN are left out."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return float("nan"), float("nan")
+    rows = np.random.default_rng(0).integers(len(known), size=(1000, len(known)))
+    low, high = np.quantile(known[rows].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
 def finish(
     asked: Request,
     name: str,
@@ -114,19 +131,40 @@ def _plain(value: Any) -> Any:
     return jsonable(value)
 
 
-def figure(asked: Request, name: str, panels: Mapping[str, Mapping[str, tuple[Array, Array]]], label: str) -> None:
-    """Curves, one panel beside the other."""
+def figure(
+    asked: Request,
+    name: str,
+    panels: Mapping[str, Mapping[str, tuple[Array, Array]]],
+    label: str,
+    upright: str,
+    scales: tuple[str, str] = ("linear", "linear"),
+) -> None:
+    """Curves, at most three panels in a row.
+
+    Args:
+        asked: The request.
+        name: Of the recipe.
+        panels: Curves ``(x, y)`` by name, by title.
+        label, upright: What the axes show.
+        scales: Of the axes: ``linear`` or ``log``.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    across = min(3, len(panels)) if len(panels) != 4 else 2
+    down = -(-len(panels) // across)
+    drawing = Figure(figsize=(3.7 * across, 3.1 * down), layout="constrained")
     FigureCanvasAgg(drawing)
     for place, (title, lines) in enumerate(panels.items()):
-        axes = drawing.add_subplot(1, len(panels), place + 1)
+        axes = drawing.add_subplot(down, across, place + 1)
         for line, (x, y) in lines.items():
             axes.plot(x, y, marker="o", markersize=3, label=line)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel(label)
+        axes.set_xlabel(label, fontsize=8)
+        axes.set_ylabel(upright if place % across == 0 else "", fontsize=8)
+        axes.set_xscale(scales[0])
+        axes.set_yscale(scales[1])
+        axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    drawing.savefig(asked.out / f"{name}.png", dpi=110)
+    drawing.savefig(asked.out / f"{name}.png", dpi=80)
