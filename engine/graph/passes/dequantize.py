@@ -253,7 +253,7 @@ def limited(
     if ends is None:
         return x
     scale = scalar(op, scale)
-    shift = None if zero is None else op.CastLike(scalar(op, zero), scale)
+    shift = None if zero is None else op.Cast(scalar(op, zero), to=(scale.dtype or ir.DataType.FLOAT).value)
     bounds = []
     for bound in ends:
         level = op.constant(bound, scale.dtype) if shift is None else op.Sub(op.constant(bound, scale.dtype), shift)
