@@ -64,7 +64,7 @@ class FullGradPlus(FullGradient):
         wanted = set(spatial_axes(subject.labels))
         layers: dict[ir.Value, Layer] = {}
         for node in plan.adjoints.nodes:
-            value = _read_by_weights(node)
+            value = _untransposed(_read_by_weights(node))
             adjoint = plan.adjoints.of.get(value) if value is not None else None
             if value is None or adjoint is None or value is subject.value or len(subject.labels) < 3:
                 continue
@@ -82,3 +82,15 @@ def _read_by_weights(node: Primal) -> ir.Value | None:
     if constant(node.optional(position)) is not None:
         return node.x(0)
     return node.x(1) if node.op_type == "MatMul" and constant(node.optional(0)) is not None else None
+
+
+def _untransposed(value: ir.Value | None) -> ir.Value | None:
+    """The tensor itself where a layer reads it with its axes in another order, as files from TensorFlow do.
+
+    Else the input would be drawn twice there, and what two layers read in two copies.
+    """
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type == "Transpose" and not node.domain:
+        value = node.inputs[0]
+        node = value.producer() if value is not None else None
+    return value
