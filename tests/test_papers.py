@@ -85,7 +85,7 @@ def test_figure_is_small(common: ModuleType, tmp_path: Path) -> None:
     common.figure(request(common, tmp_path), "x", panels, "across", "up", ("log", "linear"))
     data = (tmp_path / "x.png").read_bytes()
     assert data.startswith(b"\x89PNG")
-    assert len(data) < 80_000
+    assert len(data) < 40_000
 
 
 def test_differences_decide_only_where_their_interval_leaves_zero_out(common: ModuleType) -> None:

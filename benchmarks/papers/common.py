@@ -15,6 +15,8 @@ import numpy as np
 import onnxplain as ox
 
 Array = np.ndarray[Any, Any]
+#: Dots per inch of figures.
+DPI = 80
 
 
 @dataclass
@@ -148,13 +150,11 @@ def figure(
         label, upright: What the axes show.
         scales: Of the axes: ``linear`` or ``log``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     across = min(3, len(panels)) if len(panels) != 4 else 2
     down = -(-len(panels) // across)
     drawing = Figure(figsize=(3.7 * across, 3.1 * down), layout="constrained")
-    FigureCanvasAgg(drawing)
     for place, (title, lines) in enumerate(panels.items()):
         axes = drawing.add_subplot(down, across, place + 1)
         for line, (x, y) in lines.items():
@@ -167,4 +167,15 @@ def figure(
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    drawing.savefig(asked.out / f"{name}.png", dpi=80)
+    keep(drawing, asked.out / f"{name}.png")
+
+
+def keep(drawing: Any, path: Path) -> None:
+    """Write a figure as a small PNG of 64 colours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    drawing.set_dpi(DPI)
+    canvas = FigureCanvasAgg(drawing)
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64).save(path, optimize=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import Array, Request, decided, fashion_mnist, finish, imagenet, interval, model, request
+from common import Array, Request, decided, fashion_mnist, finish, imagenet, interval, keep, model, request
 from scipy.stats import spearmanr
 
 import onnxplain as ox
@@ -116,11 +116,9 @@ def main() -> None:
 
 def drawn(asked: Request, numbers: dict[str, Any]) -> None:
     """Own effect of each method as bars, with intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(3.7 * len(numbers), 3.1), layout="constrained")
-    FigureCanvasAgg(drawing)
     for place, (title, found) in enumerate(numbers.items()):
         axes = drawing.add_subplot(1, len(numbers), place + 1)
         for shift, name in ((-0.2, "second"), (0.2, "fifth")):
@@ -135,7 +133,7 @@ def drawn(asked: Request, numbers: dict[str, Any]) -> None:
         axes.set_ylabel("own effect (logit)" if place == 0 else "", fontsize=8)
         axes.grid(alpha=0.3, axis="y")
         axes.legend(fontsize=7)
-    drawing.savefig(asked.out / "nonlinear_saliency.png", dpi=80)
+    keep(drawing, asked.out / "nonlinear_saliency.png")
 
 
 if __name__ == "__main__":
