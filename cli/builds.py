@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class BuildRequest:
     key: str | None
     labels: Path | None
     out: Path | None
+    custom_ops: list[Path] | None = None
 
 
 def thresholds_of(texts: Sequence[str]) -> dict[str, float]:
@@ -55,6 +57,8 @@ def thresholds_of(texts: Sequence[str]) -> dict[str, float]:
         name, _, value = text.partition("=")
         try:
             found[name.strip()] = float(value)
+            if not math.isfinite(found[name.strip()]):
+                raise ValueError(value)
         except ValueError:
             raise OptionError(f"--threshold '{text}' is not understood; write for example cosine=0.9") from None
         if name.strip().removeprefix("mean.") not in (*AT_LEAST, *AT_MOST):
@@ -89,8 +93,8 @@ def compare_two(request: BuildRequest, *, as_json: bool, quiet: bool) -> None:
     thresholds = thresholds_of(request.thresholds)
     out = destination(request.out)
     r = request
-    source = Source.of(r.first, r.preset, r.knobs, r.labels, r.key, r.provider, r.threads)
-    second = onnxplain.load(r.second, providers=r.provider, threads=r.threads)
+    source = Source.of(r.first, r.preset, r.knobs, r.labels, r.key, r.provider, r.threads, r.custom_ops)
+    second = onnxplain.load(r.second, providers=r.provider, threads=r.threads, custom_ops=r.custom_ops)
     samples = source.samples(r.data, r.output, classes=None, limit=r.limit)
     how: dict[str, Any] = {"output": r.output, "head": r.head or "logit", "layout": source.layout, "seed": r.seed}
     if r.methods:

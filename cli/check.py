@@ -43,7 +43,9 @@ def check(
     onnxplain check net.onnx --provider-profile tensorrt
     """
     import onnxplain
+    from onnxplain.engine.method import METHODS
 
+    METHODS.get(method)  # refuses an unknown name, with a profile or without
     report = onnxplain.check(model, target=output, wrt=wrt or None, profile=profile, method=method)
     if as_json:
         show_json({"model": str(model), **report.to_dict()})

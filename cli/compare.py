@@ -49,6 +49,7 @@ def compare(
     layout: o.Layout = None,
     channel_order: o.ChannelOrder = None,
     provider: o.Provider = None,
+    custom_ops: o.CustomOps = None,
     threads: o.Threads = 0,
     memory: o.Memory = None,
     seed: o.Seed = 0,
@@ -84,14 +85,16 @@ def compare(
 ) -> None:
     """Explain one answer by all methods, on one labelled page; or compare two builds of a model.
 
-    Methods that do not suit the model are left out, and the notes say why. All of them take minutes on a network for
-    photographs: most of it rise, kernel_shap, lime, gradient_shap and expected_gradients, which run the model hundreds
-    or thousands of times. --quick is a first look in a fraction of that; -x leaves one out. With a second .onnx file: how far
-    answers and maps of the two builds differ, worst samples first.
+    Methods that do not suit the model are left out, and the notes say why. All
+    of them take minutes on a network for photographs: most of it rise,
+    kernel_shap, lime, gradient_shap and expected_gradients, which run the model
+    hundreds or thousands of times. --quick is a first look in a fraction of
+    that; -x leaves one out. With a second .onnx file: how far answers and maps
+    of the two builds differ, worst samples first.
 
     onnxplain compare net.onnx cat.jpg --preprocess imagenet -o methods.png
 
-    onnxplain compare net.onnx net-int8.onnx photos/ --threshold cosine=0.5 --threshold flips=0
+    onnxplain compare net.onnx net-int8.onnx photos/ --threshold flips=0
     """  # fmt: skip
     from onnxplain.cli.explain import Request, answer
     from onnxplain.cli.outputs import destinations
@@ -104,7 +107,7 @@ def compare(
         wanted = BuildRequest(
             first=model, second=inputs[0], data=inputs[1:], methods=options_of(option or [], named or list(BUILDS_BY)),
             thresholds=threshold or [], output=output, head=head, preset=preprocess, knobs=knobs, provider=provider,
-            threads=threads, seed=seed, limit=limit, key=key, labels=labels, out=out,
+            threads=threads, seed=seed, limit=limit, key=key, labels=labels, out=out, custom_ops=custom_ops or None,
         )  # fmt: skip
         compare_two(wanted, as_json=as_json, quiet=quiet)
         return
@@ -116,7 +119,7 @@ def compare(
         model=model, inputs=inputs, methods=_options(option or [], names, quick), target=target, preset=preprocess,
         knobs=knobs, labels=labels, tokens=None, key=None, rows=None, wanted=destinations([out or Path("comparison.png")]),
         provider=provider, threads=threads, how=how | ({} if memory is None else {"memory_mib": memory}),
-        tolerant=method is None,
+        tolerant=method is None, custom_ops=custom_ops or None, needed=out is not None,
     )  # fmt: skip
     answer(request, strict=False, as_json=as_json, quiet=quiet)
 

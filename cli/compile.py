@@ -62,19 +62,22 @@ def compile(  # noqa: A001 - the name of the command
 ) -> None:
     """Write a model that explains its own answers, for any runtime.
 
-    The file returns the model's outputs and, beside them, 'attribution', and 'saliency' and 'residual' where
-    the method has them. It needs an ONNX runtime and nothing else.
+    The file returns the model's outputs and, beside them, 'attribution', and
+    'saliency' and 'residual' where the method has them. It needs an ONNX
+    runtime and nothing else.
 
     onnxplain compile net.onnx -m fullgrad -o net.explained.onnx
     """
     import onnxplain
     from onnxplain.cli.check import show_fallbacks
     from onnxplain.cli.explain import axes_of
+    from onnxplain.cli.outputs import check_not_input
     from onnxplain.engine.errors import OptionError
     from onnxplain.engine.shipping.profiles import fallbacks, profile_named
 
     if out.suffix.lower() != ".onnx":
         raise OptionError(f"cannot write '{out}': the result is an ONNX file; give a name that ends in .onnx")
+    check_not_input([out], [model])
     options = options_of(option or [], [method])[method]
     how: dict[str, Any] = {} if quantisation is None else {"quantisation": quantisation}
     explainer = onnxplain.compile(

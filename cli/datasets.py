@@ -47,13 +47,14 @@ class Source:
         key: str | None,
         provider: str | None,
         threads: int,
+        custom_ops: list[Path] | None = None,
     ) -> Source:
         """Load a model, and what a preset, a card beside it or its metadata declare."""
         import onnxplain
         from onnxplain.cli.explain import labels_of, layout_of
         from onnxplain.cli.samples import declared_preprocessing
 
-        model = onnxplain.load(path, providers=provider, threads=threads)
+        model = onnxplain.load(path, providers=provider, threads=threads, custom_ops=custom_ops or None)
         preprocessing, of_card = declared_preprocessing(path, model.metadata, preset, knobs)
         layout = layout_of(preprocessing, knobs)
         names = labels_of(labels, of_card, model.metadata)

@@ -87,6 +87,7 @@ def evaluate(
     layout: o.Layout = None,
     channel_order: o.ChannelOrder = None,
     provider: o.Provider = None,
+    custom_ops: o.CustomOps = None,
     threads: o.Threads = 0,
     seed: o.Seed = 0,
     out: Annotated[
@@ -105,7 +106,7 @@ def evaluate(
 ) -> None:
     """Measure how far methods' explanations can be trusted: metrics with intervals, and sanity checks.
 
-    onnxplain evaluate net.onnx photos/ -m fullgrad -m gradcam -m random --sanity -o results/
+    onnxplain evaluate net.onnx photos/ -m fullgrad -m gradcam --sanity -o out/
     """  # fmt: skip
     from onnxplain.cli.datasets import Source
 
@@ -113,7 +114,7 @@ def evaluate(
     metrics = _metrics(metric, metric_option or []) if metric or metric_option or not sanity else None
     folder, files = places(out or [])
     knobs = {"size": size, "mean": mean, "std": std, "scale": scale, "layout": layout, "channel_order": channel_order}
-    source = Source.of(model, preprocess, knobs, labels, key, provider, threads)
+    source = Source.of(model, preprocess, knobs, labels, key, provider, threads, custom_ops)
     samples = source.samples(data, output, classes=classes, limit=limit)
     how: dict[str, Any] = {
         "methods": methods, "target": _classes(target, source.labels), "output": output, "layout": source.layout,
@@ -203,7 +204,7 @@ def places(paths: list[Path]) -> tuple[Path | None, list[Path]]:
     """
     from importlib.util import find_spec
 
-    from onnxplain.cli.outputs import check_file
+    from onnxplain.cli.outputs import check_file, check_folder
     from onnxplain.engine.errors import OutputError
     from onnxplain.engine.evaluation.report import FORMS
 
@@ -216,8 +217,8 @@ def places(paths: list[Path]) -> tuple[Path | None, list[Path]]:
             raise OutputError(f"cannot write '{path}': the package pyarrow is missing; install it, or use .csv")
     if len(folders) > 1:
         raise OutputError("results are kept in one folder; name one")
-    if folders and folders[0].is_file():
-        raise OutputError(f"cannot write '{folders[0]}': a file of that name is in the way; give another folder")
+    for folder in folders:
+        check_folder(folder)
     return (folders[0] if folders else None), files
 
 

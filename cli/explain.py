@@ -25,7 +25,8 @@ _LAYOUTS = {"NCHW": "channels_first", "NHWC": "channels_last"}
 class Request:
     """What was asked for, with everything that can be judged without the model already judged.
 
-    ``tolerant`` leaves methods out that do not suit the model, instead of refusing the request.
+    ``tolerant`` leaves methods out that do not suit the model, instead of refusing the request. What is not ``needed``
+    (a default figure) is left unwritten where the inputs cannot be drawn.
     """
 
     model: Path
@@ -44,6 +45,7 @@ class Request:
     how: dict[str, Any]
     tolerant: bool = False
     custom_ops: list[Path] | None = None
+    needed: bool = True
 
 
 @app.command()
@@ -132,12 +134,14 @@ def answer(request: Request, *, strict: bool, as_json: bool, quiet: bool) -> Non
 def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
     """Read the model and the inputs, and explain them."""
     import onnxplain
-    from onnxplain.cli.outputs import check_possible
+    from onnxplain.cli.figures import DRAWN
+    from onnxplain.cli.outputs import check_not_input, check_possible
     from onnxplain.cli.results import Results, check_labels, kind_of, run_methods
     from onnxplain.cli.samples import Reader, declared_preprocessing, read_vocabulary
     from onnxplain.engine.method import create
     from onnxplain.engine.targets import as_targets
 
+    check_not_input((one.path for one in request.wanted), request.inputs)
     for name, given in request.methods.items():
         create(name, given)
     model = onnxplain.load(
@@ -152,6 +156,8 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
     reader = Reader(model, preprocessing, layout, request.key, request.rows)
     samples = reader.read(request.inputs)
     kind = kind_of(model, samples, request.how.get("wrt"))
+    if not request.needed and kind not in DRAWN:
+        request.wanted.clear()
     check_possible(
         request.wanted,
         kind,

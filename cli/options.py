@@ -73,7 +73,7 @@ Threads = Annotated[
 Memory = Annotated[
     float | None, typer.Option("--memory", metavar="MIB", rich_help_panel=_RUN, help="Memory for intermediate results.")
 ]
-Seed = Annotated[int, typer.Option("--seed", rich_help_panel=_RUN, help="Seed of random draws.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, rich_help_panel=_RUN, help="Seed of random draws.")]
 Strict = Annotated[
     bool, typer.Option("--strict", rich_help_panel=_RUN, help="Exit code 1 when a result does not prove itself.")
 ]

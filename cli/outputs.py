@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,12 +44,36 @@ def check_file(path: Path) -> Path:
     return path
 
 
+def check_not_input(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        OutputError: One of ``paths`` is one of ``inputs``.
+    """
+    read = {path.resolve() for path in inputs if not path.is_dir()}
+    for path in paths:
+        if path.resolve() in read:
+            raise OutputError(f"cannot write '{path}': it is what is read; give another name")
+
+
 def _check_folder(path: Path) -> None:
     parent = path.parent
     if not parent.is_dir():
         raise OutputError(f"cannot write '{path}': there is no folder '{parent}'; create it first")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write '{path}': the folder '{parent}' is not writable; choose another place")
+
+
+def check_folder(path: Path) -> Path:
+    """Refuse a folder that could not be made or filled later.
+
+    Raises:
+        OutputError: What it would lie in is missing or not writable, or a file is in the way.
+    """
+    _check_folder(path / "x" if path.is_dir() else path)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"cannot write '{path}': a file of that name is in the way; give another folder")
+    return path
 
 
 def destinations(paths: Sequence[Path]) -> list[Destination]:
@@ -62,10 +86,7 @@ def destinations(paths: Sequence[Path]) -> list[Destination]:
     for path in paths:
         suffix = path.suffix.lower()
         if path.is_dir() or not suffix:
-            _check_folder(path / "x" if path.is_dir() else path)
-            if path.exists() and not path.is_dir():
-                raise OutputError(f"cannot write '{path}': a file of that name is in the way; give another folder")
-            found.append(Destination(path, "folder"))
+            found.append(Destination(check_folder(path), "folder"))
             continue
         if suffix not in FORMS:
             raise OutputError(f"cannot write '{path}': '{suffix}' is no known form; use {', '.join(FORMS)} or a folder")

@@ -40,6 +40,7 @@ def report(
     classes: Annotated[
         Path | None, typer.Option("--classes", metavar="CSV", help="Classes of a folder's files: path, class.")
     ] = None,
+    key: Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which array of an .npz to take.")] = None,
     output: o.Output = None,
     head: o.Head = None,
     preprocess: o.Preprocess = None,
@@ -50,6 +51,7 @@ def report(
     layout: o.Layout = None,
     channel_order: o.ChannelOrder = None,
     provider: o.Provider = None,
+    custom_ops: o.CustomOps = None,
     threads: o.Threads = 0,
     seed: o.Seed = 0,
     resume: Annotated[
@@ -65,11 +67,11 @@ def report(
 ) -> None:
     """Write one HTML file that shows how far explanations of a model can be trusted.
 
-    onnxplain report net.onnx photos/ -m fullgrad -m gradcam -m random -o report.html
+    onnxplain report net.onnx photos/ -m fullgrad -m gradcam -o report.html
     """
     from onnxplain.cli.datasets import Source
     from onnxplain.cli.evaluate import configured_methods
-    from onnxplain.cli.outputs import check_file
+    from onnxplain.cli.outputs import check_file, check_folder
     from onnxplain.engine.errors import OutputError
     from onnxplain.engine.evaluation.evaluate import evaluate
     from onnxplain.engine.evaluation.page import write_page
@@ -78,9 +80,11 @@ def report(
     if out.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"cannot write '{out}': the report is a page; give a name that ends in .html")
     check_file(out)
+    if resume is not None:
+        check_folder(resume)
     methods = configured_methods(method, option or [], sanity=False)
     knobs = {"size": size, "mean": mean, "std": std, "scale": scale, "layout": layout, "channel_order": channel_order}
-    source = Source.of(model, preprocess, knobs, labels, None, provider, threads)
+    source = Source.of(model, preprocess, knobs, labels, key, provider, threads, custom_ops)
     samples = source.samples(data, output, classes=classes, limit=limit)
     how: dict[str, Any] = {
         "methods": methods, "output": output, "layout": source.layout, "seed": seed, "folder": resume,

@@ -38,7 +38,8 @@ def roar(
         bool, typer.Option("--references/--no-references", help="Compare with random places and with edges.")
     ] = True,
     fractions: Annotated[
-        str, typer.Option("--fractions", metavar="LIST", help="Shares of the places.")
+        str,
+        typer.Option("--fractions", metavar="LIST", help="Shares of the places; 0.1 to 0.9.", show_default=False),
     ] = "0.1,0.3,0.5,0.7,0.9",
     mode: Annotated[
         str,
@@ -50,8 +51,12 @@ def roar(
     ] = "roar",
     absolute: Annotated[bool, typer.Option("--absolute", help="Rank places by magnitude.")] = False,
     trainings: Annotated[int, typer.Option("--trainings", min=1, help="From how many first weights.")] = 3,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_TRAINING)] = 20,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, rich_help_panel=_TRAINING)] = 64,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, rich_help_panel=_TRAINING, help="Passes over the samples.")
+    ] = 20,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, rich_help_panel=_TRAINING, help="Samples a step.")
+    ] = 64,
     optimiser: Annotated[
         str, typer.Option("--optimiser", metavar="NAME", rich_help_panel=_TRAINING, help="adam, adamw or sgd.")
     ] = "adam",
@@ -60,7 +65,9 @@ def roar(
         int | None, typer.Option("--lr-every", rich_help_panel=_TRAINING, help="Epochs after which it falls.")
     ] = None,
     lr_factor: Annotated[float, typer.Option("--lr-factor", rich_help_panel=_TRAINING, help="To this part.")] = 0.1,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", rich_help_panel=_TRAINING)] = 0.0,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", rich_help_panel=_TRAINING, help="Pull to zero.")
+    ] = 0.0,
     momentum: Annotated[float, typer.Option("--momentum", rich_help_panel=_TRAINING, help="Of sgd.")] = 0.9,
     output: o.Output = None,
     head: o.Head = None,
@@ -87,11 +94,14 @@ def roar(
     onnxplain roar net.onnx train.npz --test test.npz -m fullgrad -m gradient -o roar.png
     """
     from onnxplain.cli.explain import axes_of
+    from onnxplain.cli.outputs import check_folder
     from onnxplain.engine.evaluation.roar import Recipe
     from onnxplain.engine.evaluation.roar import roar as measure
 
     names = list(dict.fromkeys(method or _METHODS))
     places = _writable(out or [])
+    if folder is not None:
+        check_folder(folder)
     methods = options_of(option or [], [n for n in names if n not in ("random", "edges")])
     methods |= {n: {} for n in ("random", "edges") if references or n in names}
     shares, modes = _numbers(fractions), [m.strip() for m in mode.split(",")]

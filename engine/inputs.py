@@ -71,6 +71,8 @@ def read_array(path: str | Path) -> Array | dict[str, Array]:
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return _plain(loaded, path)
+            if not loaded.files:
+                raise InputError(f"array file '{path}' holds no arrays; save some with numpy.savez")
             return {name: _plain(loaded[name], path) for name in loaded.files}
     except InputError:
         raise

@@ -64,7 +64,7 @@ class Scorer:
         assert seed.index is not None
         names["index"] = rewriter.add_output("index", seed.index, ("N",))
         built = rewriter.finish()
-        session = Session(built, model.providers, threads=model.threads)
+        session = Session(built, model.providers, threads=model.threads, custom_ops=model.custom_ops)
         self._names, self._feed = names, seed.feed
         self._runner = BatchRunner(session, built, [v.name or "" for v in built.graph.inputs], memory_mib)
 

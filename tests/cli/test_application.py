@@ -15,7 +15,7 @@ import onnxplain
 from onnxplain.cli import app, application, main
 from onnxplain.engine.errors import InputError, ResidualError
 
-COMMANDS = ("check", "demo", "doctor", "explain", "export", "methods", "operators")
+COMMANDS = sorted(str(c.name or c.callback.__name__) for c in app.registered_commands if c.callback)
 
 
 def test_version() -> None:
@@ -26,7 +26,7 @@ def test_every_module_with_a_command_is_found() -> None:
     folder = Path(application.__file__).parent
     written = {path.stem for path in folder.glob("*.py") if "@app.command" in path.read_text(encoding="utf-8")}
     assert {command.callback.__name__ for command in app.registered_commands if command.callback} == written
-    assert set(COMMANDS) <= written
+    assert len(written) >= 14
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -34,6 +34,8 @@ def test_help_fits_eighty_columns_and_explains_every_option(command: str) -> Non
     result = call(command, "--help")
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "…" not in result.stdout
+    assert command in {"demo", "doctor"} or f"\n onnxplain {command} " in result.stdout  # an example
     for option in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
         assert option.help, f"{command} {option.name}"
 

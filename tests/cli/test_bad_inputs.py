@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -223,3 +224,162 @@ def test_two_runtimes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = refused("explain", demo_model(), demo_samples()[0].path, "-o", tmp_path / "x.png")
     assert "two packages own the onnxruntime folder (onnxruntime, onnxruntime-gpu)" in line
     assert listing(tmp_path) == {}
+
+
+# ----- commands that measure, check, compare and write ----------------------------------------------
+
+
+def labelled(folder: Path, **other: object) -> list[object]:
+    """A table model and three samples with their classes; some of these arrays may be given otherwise."""
+    arrays: dict[str, Any] = {"x": np.ones((3, 4), np.float32), "y": np.arange(3), **other}
+    np.savez(folder / "d.npz", **arrays)
+    return [saved(table_model(), folder / "m.onnx"), folder / "d.npz"]
+
+
+def labelled_with(*options: object) -> Request:
+    return lambda folder: [*labelled(folder), *options]
+
+
+def no_model(folder: Path) -> list[object]:
+    return [folder / "none.onnx", labelled(folder)[1]]
+
+
+def text_as_model(folder: Path) -> list[object]:
+    data = labelled(folder)[1]
+    return [text_file(folder)[0], data]
+
+
+def foreign_operator(folder: Path) -> list[object]:
+    data = labelled(folder)[1]
+    return [unknown_domain(folder)[0], data]
+
+
+def text_as_arrays(folder: Path) -> list[object]:
+    (folder / "d.npz").write_text("no arrays")
+    return [saved(table_model(), folder / "m.onnx"), folder / "d.npz"]
+
+
+def no_arrays(folder: Path) -> list[object]:
+    np.savez(folder / "d.npz")
+    return [saved(table_model(), folder / "m.onnx"), folder / "d.npz"]
+
+
+def missing_values(folder: Path) -> list[object]:
+    return labelled(folder, x=np.where(np.eye(3, 4), np.nan, 1.0).astype(np.float32))
+
+
+def one_class_less(folder: Path) -> list[object]:
+    return labelled(folder, y=np.arange(2))
+
+
+def two_inputs_of_floats(folder: Path) -> list[object]:
+    np.savez(folder / "d.npz", first=np.ones((2, 3), np.float32), second=np.ones((2, 3), np.float32))
+    return [saved(two_inputs(), folder / "m.onnx"), folder / "d.npz"]
+
+
+def whole_numbers(folder: Path) -> list[object]:
+    np.savez(folder / "d.npz", ids=np.ones((2, 5), np.int64), y=np.arange(2))
+    return [saved(token_model(), folder / "m.onnx"), folder / "d.npz"]
+
+
+def nothing_there(folder: Path) -> list[object]:
+    (folder / "void").mkdir()
+    return [saved(table_model(), folder / "m.onnx"), folder / "void"]
+
+
+def class_file(text: str) -> Request:
+    """A folder with one picture, and a CSV file that does not fit it."""
+
+    def made(folder: Path) -> list[object]:
+        (folder / "photos").mkdir()
+        picture(folder / "photos" / "p.png")
+        (folder / "c.csv").write_text(text)
+        proto = saved(picture_model(), folder / "m.onnx")
+        return [proto, folder / "photos", "--preprocess", "raw", "--classes", folder / "c.csv"]
+
+    return made
+
+
+def two_builds(*options: object) -> Request:
+    def made(folder: Path) -> list[object]:
+        model_file, data = labelled(folder)
+        return [model_file, saved(table_model(), folder / "second.onnx"), data, *options]
+
+    return made
+
+
+def model_only(*options: object) -> Request:
+    return lambda folder: [saved(table_model(), folder / "m.onnx"), *options]
+
+
+SAMPLED = ("evaluate", "report", "roar", "verify", "explain", "compare")
+MEASURING = ("evaluate", "report", "roar")
+REQUESTS: list[tuple[tuple[str, ...], Request, str]] = [
+    (SAMPLED, no_model, "no such file"),
+    (SAMPLED, text_as_model, "not an ONNX file"),
+    (("evaluate", "report", "roar", "verify", "explain"), foreign_operator, "org.example"),
+    (SAMPLED, text_as_arrays, "no NumPy file"),
+    (SAMPLED, no_arrays, "holds no arrays"),
+    (SAMPLED, labelled_with("--seed", "-1"), "--seed"),
+    (SAMPLED, labelled_with("--layout", "CHWN"), "CHWN"),
+    (("evaluate", "report", "verify", "explain", "compare"), nothing_there, "no pictures and no arrays"),
+    (("evaluate", "report", "roar", "explain", "compare"), labelled_with("-m", "fulgrad"), "did you mean fullgrad"),
+    (MEASURING, missing_values, "NaN or infinite"),
+    (MEASURING, one_class_less, "2 labels for 3 samples"),
+    (MEASURING, two_inputs_of_floats, "one input of floats"),
+    (MEASURING, whole_numbers, "one input of floats"),
+    (MEASURING, labelled_with("--output", "scores"), "scores"),
+    (MEASURING, labelled_with("--head", "loss"), "unknown head 'loss'"),
+    (MEASURING, labelled_with("-o", "missing/x.html"), "cannot write"),
+    (("evaluate", "report"), class_file("p.png\n"), "without a class"),
+    (("evaluate", "report"), class_file("q.png,1\n"), "not in"),
+    (("evaluate", "report"), class_file("p.png,zebra\n"), "zebra"),
+    (("evaluate", "report"), labelled_with("-M", "nothing"), "unknown metric 'nothing'"),
+    (("evaluate", "report"), labelled_with("--limit", "-1"), "--limit"),
+    (("evaluate",), labelled_with("--target", "9"), "target 9 is out of range"),
+    (("evaluate",), labelled_with("-o", "missing/results"), "there is no folder 'missing'"),
+    (("evaluate",), labelled_with("--sanity", "--distribution", "odd"), "distribution='odd'"),
+    (("evaluate",), labelled_with("--metric-option", "steps"), "METRIC.KEY=VALUE"),
+    (("report",), labelled_with("--resume", "missing/results"), "there is no folder 'missing'"),
+    (("roar",), labelled_with("--folder", "missing/results"), "there is no folder 'missing'"),
+    (("roar",), labelled_with("--fractions", "1.5"), "between 0 and 1"),
+    (("roar",), labelled_with("--optimiser", "best"), "unknown optimiser 'best'"),
+    (("verify",), labelled_with("--key", "x", "--target", "9"), "target 9 is out of range"),
+    (("verify",), labelled_with("--key", "x", "--seconds", "nan"), "positive"),
+    (("compare",), two_builds("--threshold", "cosine=nan"), "--threshold 'cosine=nan'"),
+    (("compare",), two_builds("--threshold", "likeness=1"), "there is no threshold 'likeness'"),
+    (("compare",), two_builds("-o", "x.gif"), "'.gif' is no known form"),
+    (("compare",), labelled_with("--threshold", "flips=0"), "name the second .onnx file"),
+    (("compile",), model_only("-o", "m.onnx"), "it is what is read"),
+    (("compile",), model_only("-o", "x.txt"), "ends in .onnx"),
+    (("compile",), model_only("-o", "missing/x.onnx"), "there is no folder 'missing'"),
+    (("compile",), model_only("-o", "x.onnx", "-t", "9"), "target 9 is out of range"),
+    (("compile",), model_only("-o", "x.onnx", "-m", "lime"), "cannot be written as a file"),
+    (("compile",), model_only("-o", "x.onnx", "--profile", "abacus"), "profile 'abacus'"),
+    (("check",), model_only("-m", "fulgrad"), "did you mean fullgrad"),
+    (("check",), model_only("--provider-profile", "abacus"), "profile 'abacus'"),
+    (("methods", "metrics"), lambda _: ["nothing"], "'nothing'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "request_of", "words"),
+    [(command, request_of, words) for commands, request_of, words in REQUESTS for command in commands],
+    ids=[f"{command}-{k}-{words}" for k, (commands, _, words) in enumerate(REQUESTS) for command in commands],
+)
+def test_bad_request_of_every_command(
+    command: str, request_of: Request, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = request_of(tmp_path)
+    before = listing(tmp_path), sorted(tmp_path.iterdir())
+    assert words in refused(command, *arguments)
+    assert (listing(tmp_path), sorted(tmp_path.iterdir())) == before
+
+
+def test_nothing_is_written_over_what_is_read(tmp_path: Path) -> None:
+    photo = picture(tmp_path / "p.png")
+    kept = photo.read_bytes()
+    model_file = saved(picture_model(), tmp_path / "m.onnx")
+    assert "it is what is read" in refused("explain", model_file, photo, "--preprocess", "raw", "-o", photo)
+    assert photo.read_bytes() == kept
