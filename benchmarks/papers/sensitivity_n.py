@@ -66,11 +66,11 @@ def main() -> None:
         )
         others = [c[0] for m, c in curves.items() if m != "occlusion"]
         claims[f"{activation}: Occlusion best at n = 1"] = bool(occlusion[0] >= max(others))
+        if activation == "Relu":
+            claims["Relu: Gradient x Input equals epsilon-LRP"] = bool(
+                np.nanmax(np.abs(curves["input_x_gradient"] - curves["lrp"])) < 0.02
+            )
         claims[f"{activation}: Occlusion below Integrated Gradients at n = {SIZES[-2]}"] = bool(occlusion[-2] < ig[-2])
-    relu = numbers["Relu"]["curves"]
-    claims["Relu: Gradient x Input equals epsilon-LRP"] = bool(
-        np.abs(relu["input_x_gradient"] - relu["lrp"]).max() < 0.02
-    )
     finish(asked, "sensitivity_n", ["net", "accuracy", "method", *(f"n = {n}" for n in SIZES)], rows, claims, numbers)
     figure(asked, "sensitivity_n", panels, "n", "correlation over subsets", ("log", "linear"))
 
