@@ -43,12 +43,34 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / target).exists(), f"the README links to {target}"
 
 
+def test_readme_links_every_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"](docs/{page.name})" in readme, f"the README does not link docs/{page.name}"
+
+
+def test_options_of_the_readme_exist() -> None:
+    from typer.main import get_command
+
+    from onnxplain.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    lines = re.findall(r"^(?:\$ )?onnxplain (\w+)(.*?)(?: {2,}#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) >= 10
+    for name, rest in lines:
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        for option in re.findall(r"(?<!\S)--?[a-zA-Z][\w-]*", rest):
+            assert option in known, f"'onnxplain {name}' has no {option}"
+
+
 def test_commands_are_documented() -> None:
     from onnxplain.cli import app
 
     readme = (ROOT / "README.md").read_text()
     help_text = CliRunner().invoke(app, ["--help"]).output
-    for name in ("explain", "check", "verify", "export", "methods", "operators", "doctor", "demo"):
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert len(names) >= 14
+    for name in names:
         assert name in help_text
         assert f"onnxplain {name}" in readme, f"the README does not show 'onnxplain {name}'"
 
