@@ -25,6 +25,7 @@ from onnxplain.engine.graph.passes.expand_functions import ExpandFunctionsPass
 from onnxplain.engine.graph.passes.expand_training import ExpandTrainingPass
 from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
+from onnxplain.engine.graph.passes.function_opsets import FunctionOpsetsPass
 from onnxplain.engine.graph.passes.fused.table import CONTRIB
 from onnxplain.engine.graph.passes.inline_if import InlineIfPass
 from onnxplain.engine.graph.passes.loop_states import LoopStatesPass
@@ -50,6 +51,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
     return [
         common.TopologicalSortPass(),
         common.RemoveInitializersFromInputsPass(),
+        FunctionOpsetsPass(),
         common.InlinePass(lambda function: not is_kept(function.domain, function.name)),
         SetFunctionsAsidePass(aside),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
