@@ -93,7 +93,8 @@ def choose_layer(rewriter: Rewriter, source: ir.Value, labels: Labels, explained
         return value in found and value in used and value in reading.whole
 
     feature_maps = [v for n in rewriter.forward_nodes for v in n.outputs if usable(v) and not _is_point(v, places[v])]
-    if usable(explained):  # a dense prediction: its own last layer makes the answer, the features are before it
+    dense = usable(explained)
+    if dense:  # its own last layer makes the answer, the features are before it
         feature_maps = _before_prediction(feature_maps, explained)
     if not feature_maps:
         raise OptionError(
@@ -106,8 +107,9 @@ def choose_layer(rewriter: Rewriter, source: ir.Value, labels: Labels, explained
     value = _in_front_of_copies(last, usable)
     users = [n for n in last.consumers() if any(y in used for y in n.outputs)]
     ends = f"'{label(users[-1])}' ({users[-1].op_type})" if users else "the output"
+    what = "makes the prediction" if dense else "gives up its places"
     over = "" if value is last else f", pooling after it stepped over ('{last.name}')"
-    reason = f"layer '{value.name}' {_sizes(value)}: the last feature map before {ends} gives up its places{over}"
+    reason = f"layer '{value.name}' {_sizes(value)}: the last feature map before {ends} {what}{over}"
     return Layer(value, found[value], reason)
 
 
@@ -191,8 +193,18 @@ def _in_front_of_copies(value: ir.Value, usable: object) -> ir.Value:
     return value
 
 
+#: Operators that apply weights: of a dense prediction the last one makes the answer.
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"}
+
+
 def _before_prediction(feature_maps: list[ir.Value], explained: ir.Value) -> list[ir.Value]:
-    last = _in_front_of_copies(explained, lambda v: v in feature_maps)
+    """What the last layer with weights reads, and what is before it; behind it are shapes, scales and activations."""
+    last, node = explained, explained.producer()
+    while node is not None and node.op_type not in _LAYERS:
+        carried = [x for x in node.inputs if x in feature_maps]
+        if len(carried) != 1 or carried[0] is None:
+            break
+        last, node = carried[0], carried[0].producer()
     earlier = _ancestors(last) - {last}
     return [v for v in feature_maps if v in earlier]
 
