@@ -106,24 +106,29 @@ def _dtype(node: Primal) -> ir.DataType:
     return dtype
 
 
-def key_mask(op: Builder, node: Primal, index: int, keys: ir.Value, value: float) -> ir.Value | None:
+def key_mask(
+    op: Builder, node: Primal, index: int, keys: ir.Value, value: float, dtype: ir.DataType
+) -> ir.Value | None:
     """The penalty that a padding mask stands for: ``[batch, 1, 1 or queries, keys]``.
 
-    Integers ``[batch, keys]`` or ``[batch, queries, keys]`` (0 is masked), or ``[batch]``: how many of
-    the first keys are valid.
+    Integers ``[batch, keys]`` or ``[batch, queries, keys]`` (0 is masked); or ``[batch]``: how many of the first
+    keys are valid; or ``[2 batch]``: behind the last valid key, then at the first one; or ``[3 batch + 2]``, of which
+    the first ``batch`` numbers are the lengths.
     """
     mask = node.optional(index)
     if mask is None:
         return None
-    count, dtype = node.rank(index), _dtype(node)
+    count = node.rank(index)
     if count == 1:
-        known, batch = dims(mask), node.dims(0)
-        if known is None or batch is None or known[0] is None or known[0] != batch[0]:
-            raise node.unsupported(
-                "its mask has one axis and not one number per sample (packed starts and ends)",
-                "use a mask [batch, keys]",
-            )
-        valid = op.Less(op.Unsqueeze(count_up(op, keys), [0]), op.Unsqueeze(op.Cast(mask, to=_INT64.value), [1]))
+        mask = op.Cast(mask, to=_INT64.value)
+        batch = op.Slice(op.Shape(node.x()), [0], [1])
+        twice = op.Mul(batch, 2)
+        ends = op.Slice(mask, [0], batch, [0])
+        starts = op.Slice(op.Concat(mask, op.ConstantOfShape(batch, value=ir.tensor([0])), axis=0), batch, twice, [0])
+        starts = op.Mul(starts, op.Cast(op.Equal(op.Shape(mask), twice), to=_INT64.value))
+        places = op.Unsqueeze(count_up(op, keys), [0])
+        valid = op.Less(places, op.Unsqueeze(ends, [1]))
+        valid = op.And(valid, op.GreaterOrEqual(places, op.Unsqueeze(starts, [1])))
         return penalty(op, op.Unsqueeze(valid, [1, 2]), dtype, value)
     if count not in (2, 3):
         raise node.unsupported(f"its mask has {count} axes", "use a mask [batch, keys] or [batch, queries, keys]")
@@ -137,29 +142,45 @@ def key_mask(op: Builder, node: Primal, index: int, keys: ir.Value, value: float
 @splits("Attention")
 def attention(op: Builder, node: Primal) -> Sequence[ir.Value | None]:
     """Packed projection of one input to queries, keys and values, then attention."""
-    refuse_attributes(node, do_rotary=0, past_present_share_buffer=0)
     refuse_operands(node, 6, "past_sequence_length")
-    heads, dtype, width = int(node.attribute("num_heads")), _dtype(node), _width(node, 1)
+    projected = add_all(op, op.MatMul(node.x(), node.x(1)), node.optional(2))
+    return self_attention(op, node, projected, mask=3, past=4, more=5)
+
+
+def self_attention(
+    op: Builder, node: Primal, projected: ir.Value, *, mask: int, past: int, more: int | None = None
+) -> list[ir.Value | None]:
+    """What Attention and its quantised form do with queries, keys and values side by side.
+
+    Args:
+        op, node: As for every splitter; the weights are operand 1.
+        projected: ``[batch, length, widths]``.
+        mask, past, more: Positions of the padding mask, of the cache and of what is added to the scores.
+    """
+    refuse_attributes(node, do_rotary=0, past_present_share_buffer=0)
+    heads, dtype, width = int(node.attribute("num_heads")), projected.dtype, _width(node, 1)
     sizes = [int(s) for s in node.attribute("qkv_hidden_sizes", ()) or ()]
+    if dtype is None:
+        raise node.unsupported("the type of its input is not known", "give the model with types for all its values")
     if not sizes:
         if width is None:
             raise node.unsupported(
                 "the width of its weights is known only at run time", "export it with constant weights"
             )
         sizes = [width // 3] * 3
-    projected = add_all(op, op.MatMul(node.x(), node.x(1)), node.optional(2))
     parts = op.emit("Split", [projected, op.constant(sizes, _INT64)], outputs=3, axis=-1)
     q, k, v = (heads_of(op, part, heads) for part in parts)
     present = None
-    if node.optional(4) is not None:
-        past = op.emit("Split", [node.x(4)], outputs=2, axis=0, num_outputs=2)
-        k, v = (op.Concat(op.Squeeze(p, [0]), new, axis=2) for p, new in zip(past, (k, v), strict=True))
+    if node.optional(past) is not None:
+        caches = op.emit("Split", [node.x(past)], outputs=2, axis=0, num_outputs=2)
+        k, v = (op.Concat(op.Squeeze(p, [0]), new, axis=2) for p, new in zip(caches, (k, v), strict=True))
     if len(node.outputs) > 1:
         present = op.Concat(op.Unsqueeze(k, [0]), op.Unsqueeze(v, [0]), axis=0)
-    masked = key_mask(op, node, 3, size(op, k, 2), float(node.attribute("mask_filter_value", -10000.0)))
+    masked = key_mask(op, node, mask, size(op, k, 2), float(node.attribute("mask_filter_value", -10000.0)), dtype)
     order = penalty(op, causal(op, q, k), dtype, lowest(dtype)) if node.attribute("unidirectional", 0) else None
     scale = default_scale(op, node, q, sizes[0] // heads)
-    return [joined(op, attend(op, q, k, v, scale, [node.optional(5), masked, order])), present]
+    biases = [None if more is None else node.optional(more), masked, order]
+    return [joined(op, attend(op, q, k, v, scale, biases)), present]
 
 
 @splits("MultiHeadAttention")
@@ -170,7 +191,7 @@ def multi_head_attention(op: Builder, node: Primal) -> Sequence[ir.Value | None]
     q, k, v = _projected(op, node, heads)
     if node.optional(6) is not None:
         k, v = op.Concat(node.x(6), k, axis=2), op.Concat(node.x(7), v, axis=2)
-    masked = key_mask(op, node, 4, size(op, k, 2), float(node.attribute("mask_filter_value", -10000.0)))
+    masked = key_mask(op, node, 4, size(op, k, 2), float(node.attribute("mask_filter_value", -10000.0)), dtype)
     order = penalty(op, causal(op, q, k), dtype, lowest(dtype)) if node.attribute("unidirectional", 0) else None
     width = _width(node, 0)
     packed = node.optional(1) is None
@@ -225,7 +246,11 @@ def _unpacked(op: Builder, node: Primal, x: ir.Value, parts: int, shift: ir.Valu
 
 @splits("GroupQueryAttention")
 def group_query_attention(op: Builder, node: Primal) -> Sequence[ir.Value | None]:
-    """Attention where several heads of queries share one head of keys and values; without a filled cache."""
+    """Attention where several heads of queries share one head of keys and values, with or without a cache.
+
+    The cache is the one in which new keys are written behind those that count, sample by sample; places beyond
+    the last key hold the last new one, as they hold anything in the runtime.
+    """
     refuse_operands(node, 10, "attention_bias", "head_sink", "k_scale", "v_scale", "q_norm_weight", "k_norm_weight")
     refuse_attributes(
         node, smooth_softmax=0, kv_cache_bit_width=0, k_quant_type="NONE", v_quant_type="NONE", qk_output=0
@@ -233,28 +258,63 @@ def group_query_attention(op: Builder, node: Primal) -> Sequence[ir.Value | None
     refuse_attributes(node, causal=1, sliding_window_cache=0)
     if node.attribute("smooth_softmax", 0) == 1:
         raise node.unsupported("smooth_softmax=1", "export the model without it")
-    for index in (3, 4):
-        cache = node.optional(index)
-        if cache is not None and (dims(cache) or (None,) * 4)[2] != 0:
-            hint = "export the model without a cache (use_cache=False)"
-            raise node.unsupported("it reads a cache of earlier keys and values", hint)
     q, k, v = _grouped(op, node)
+    before = _length_before(op, node, q)
     if node.attribute("do_rotary", 0):
-        q, k = _rotated(op, node, q, k)
-    dtype, length = _dtype(node), size(op, k, 2)
+        q, k = _rotated(op, node, q, k, before)
+    if _has_cache(node):
+        if len(node.outputs) < 3:
+            raise node.unsupported("it reads a cache and does not return it", "export the model with the grown cache")
+        k, v = (_appended(op, node, cache, new, before) for cache, new in ((3, k), (4, v)))
+    dtype = _dtype(node)
     heads, groups = int(node.attribute("num_heads")), int(node.attribute("kv_num_heads"))
     present = [k, v]
     if heads != groups:
         k, v = (_repeated(op, x, heads // groups, heads) for x in (k, v))
-    allowed = causal(op, q, k, int(node.attribute("local_window_size", -1)))
-    last = op.Reshape(op.Cast(node.x(5), to=_INT64.value), [-1, 1, 1, 1])
-    valid = op.LessOrEqual(op.Reshape(count_up(op, length), [1, 1, 1, -1]), last)
-    order = penalty(op, op.And(allowed, valid), dtype, lowest(dtype))
+    order = penalty(op, _visible(op, node, q, k, before), dtype, lowest(dtype))
     width = _width(node, 0)
     shared = heads if node.optional(1) is not None else heads + 2 * groups
     scale = default_scale(op, node, q, None if width is None else width // shared)
     y = attend(op, q, k, v, scale, [order], float(node.attribute("softcap", 0.0) or 0.0))
     return [joined(op, y), *present]
+
+
+def _has_cache(node: Primal) -> bool:
+    """Whether earlier keys are read: not where the cache has no places."""
+    cache = node.optional(3)
+    return cache is not None and (dims(cache) or (None,) * 4)[2] != 0
+
+
+def _length_before(op: Builder, node: Primal, q: ir.Value) -> ir.Value:
+    """How many keys of the cache count, per sample, ``[batch]``: none while the first tokens come in at once."""
+    new = size(op, q, 2)
+    totals = op.Add(op.Cast(op.Reshape(node.x(5), [-1]), to=_INT64.value), 1)
+    first = op.Equal(op.Reshape(op.Cast(node.x(6), to=_INT64.value), []), new)
+    return op.Where(first, op.constant(0, _INT64), op.Sub(totals, new))
+
+
+def _appended(op: Builder, node: Primal, cache: int, new: ir.Value, before: ir.Value) -> ir.Value:
+    """The cache with the new keys or values behind those that count, ``[batch, groups, places, head size]``."""
+    old = node.x(cache)
+    room, added = size(op, old, 2), size(op, new, 2)
+    total = op.Max(room, op.Reshape(op.Cast(node.x(6), to=_INT64.value), []))
+    places, start = op.Unsqueeze(count_up(op, total), [0]), op.Unsqueeze(before, [1])
+    offset = op.Min(op.Max(op.Sub(places, start), 0), op.Sub(added, 1))
+    index = op.Where(op.Less(places, start), places, op.Add(offset, room))
+    shape = op.Shape(new)
+    wide = op.Concat(op.Slice(shape, [0], [2]), op.Reshape(total, [1]), op.Slice(shape, [3], [4]), axis=0)
+    index = op.Expand(op.Unsqueeze(index, [1, 3]), wide)
+    return op.GatherElements(op.Concat(old, new, axis=2), index, axis=2)
+
+
+def _visible(op: Builder, node: Primal, q: ir.Value, k: ir.Value, before: ir.Value) -> ir.Value:
+    """Which places a query sees, ``[batch, 1, queries, places]``: not later ones, nor those too far back, nor padding."""
+    window = int(node.attribute("local_window_size", -1))
+    rows = op.Add(op.Reshape(before, [-1, 1, 1, 1]), op.Reshape(count_up(op, size(op, q, 2)), [1, 1, -1, 1]))
+    columns = op.Reshape(count_up(op, size(op, k, 2)), [1, 1, 1, -1])
+    last = op.Reshape(op.Cast(node.x(5), to=_INT64.value), [-1, 1, 1, 1])
+    seen = op.And(op.GreaterOrEqual(rows, columns), op.LessOrEqual(columns, last))
+    return op.And(seen, op.Less(op.Sub(rows, columns), op.constant(window, _INT64))) if window > 0 else seen
 
 
 def _grouped(op: Builder, node: Primal) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -266,10 +326,10 @@ def _grouped(op: Builder, node: Primal) -> tuple[ir.Value, ir.Value, ir.Value]:
     return q, k, v
 
 
-def _rotated(op: Builder, node: Primal, q: ir.Value, k: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _rotated(op: Builder, node: Primal, q: ir.Value, k: ir.Value, before: ir.Value) -> tuple[ir.Value, ir.Value]:
     positions = node.optional(9)
     if positions is None:
-        positions = op.Unsqueeze(count_up(op, size(op, k, 2)), [0])
+        positions = op.Add(op.Unsqueeze(before, [1]), op.Unsqueeze(count_up(op, size(op, k, 2)), [0]))
     cos, sin = (looked_up(op, node.x(i), positions) for i in (7, 8))
     table, width = dims(node.x(7)), _width(node, 0)
     heads, groups = int(node.attribute("num_heads")), int(node.attribute("kv_num_heads"))

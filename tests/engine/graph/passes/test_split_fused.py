@@ -76,6 +76,10 @@ COS, SIN = (np.cos(np.outer(np.arange(9), [1.0, 0.3])), np.sin(np.outer(np.arang
 LENGTHS = {"seqlens_k": ints(4, 3), "total": np.array(5, np.int32)}
 WIDE = np.outer(np.arange(9), [1.0, 0.3, 0.1, 0.2, 2.0, 0.5, 0.05, 0.7])
 GQA = {"query": (2, 5, 32), "key": (2, 5, 16), "value": (2, 5, 16), "past_key": None, "past_value": None, **LENGTHS}
+CACHED = {
+    "query": (2, 1, 32), "key": (2, 1, 16), "value": (2, 1, 16), "past_key": (2, 2, 3, 8), "past_value": (2, 2, 3, 8),
+    "seqlens_k": ints(3, 3), "total": np.array(4, np.int32),
+}  # fmt: skip
 NBITS = np.random.default_rng(0).integers(0, 256, size=(6, 3, 8)).astype(np.uint8)
 
 CASES = [
@@ -139,6 +143,17 @@ CASES = [
         "GroupQueryAttention", {**GQA, "query": (2, 5, 64), "key": None, "value": None, "seqlens_k": ints(4, 4)},
         num_heads=4, kv_num_heads=2, scale=0.4, outputs="y k v",
     ),
+    fused("GroupQueryAttention", CACHED, num_heads=4, kv_num_heads=2, outputs="y k v"),
+    fused(
+        "GroupQueryAttention", {**CACHED, "query": (1, 2, 32), "key": (1, 2, 16), "value": (1, 2, 16), "past_key": (1, 2, 3, 8), "past_value": (1, 2, 3, 8), "seqlens_k": ints(4), "total": np.array(5, np.int32)},  # noqa: E501
+        num_heads=4, kv_num_heads=2, local_window_size=3, outputs="y k v",
+    ),
+    fused(
+        "GroupQueryAttention", {**CACHED, "query": (2, 1, 64), "key": (2, 1, 32), "value": (2, 1, 32), "past_key": (2, 2, 3, 16), "past_value": (2, 2, 3, 16), "cos": np.cos(WIDE), "sin": np.sin(WIDE)},  # noqa: E501
+        num_heads=4, kv_num_heads=2, do_rotary=1, outputs="y k v",
+    ),
+    fused("Attention", {"x": X, "w": (8, 24), "b": (24,), "mask": ints(4, 5, 1, 2)}, num_heads=2),
+    fused("Attention", {"x": X, "w": (8, 24), "b": (24,), "mask": ints(5, 3, 2, 0)}, num_heads=4, scale=0.3),
     fused("MatMulNBits", {"a": (2, 5, 48), "b": NBITS, "s": (18,)}, wrt="a", K=48, N=6, bits=4, block_size=16),
     fused("MatMulNBits", {"a": (5, 41), "b": NBITS, "s": (18,), "z": NBITS.reshape(-1)[:12]}, wrt="a", K=41, N=6, bits=4, block_size=16),  # noqa: E501
     fused(
@@ -234,6 +249,38 @@ def onnx_proto(rewriter: Rewriter) -> onnx.ModelProto:
     import onnx_ir as ir
 
     return copy.deepcopy(ir.to_proto(rewriter.model))
+
+
+@pytest.mark.parametrize("lengths", [(2, 3), (0, 2), (1, 1)])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_a_cache_that_is_filled_differently_for_each_sample(lengths: tuple[int, int], rotary: bool) -> None:
+    """New keys stand behind those that count; what lies beyond the last one is anything, in the runtime too."""
+    wide = {
+        "query": (2, 1, 64),
+        "key": (2, 1, 32),
+        "value": (2, 1, 32),
+        "past_key": (2, 2, 3, 16),
+        "past_value": (2, 2, 3, 16),
+    }
+    tables = {"cos": np.cos(WIDE), "sin": np.sin(WIDE)} if rotary else {}
+    case = fused(
+        "GroupQueryAttention", {**CACHED, **wide, "seqlens_k": ints(*lengths), **tables},
+        num_heads=4, kv_num_heads=2, do_rotary=int(rotary), outputs="y k v",
+    )  # fmt: skip
+    arrays = arrays_of(case, np.float32)
+    proto = model_of(case, arrays, drawn(case))
+    feeds = {n: arrays[n] for n in drawn(case)}
+    expected = run_fused(proto, feeds)
+    found = Session(Rewriter(canonicalise(read_model(proto))).finish(), threads=1).run(feeds)
+    np.testing.assert_allclose(found["y"], expected["y"], atol=1e-5)
+    for b, last in enumerate(lengths):
+        for name in "kv":
+            np.testing.assert_allclose(found[name][b, :, : last + 1], expected[name][b, :, : last + 1], atol=1e-6)
+    seed = {"y": np.ones_like(expected["y"])}
+    gradient = onnxplain.vjp(proto, feeds, seed, wrt=["past_value"])["past_value"]
+    unused = np.arange(3)[None, :] >= np.array(lengths)[:, None]
+    assert not gradient.transpose(0, 2, 1, 3)[unused].any()
+    assert np.abs(gradient).max() > 0
 
 
 def test_embedding_is_looked_up_summed_and_normalised() -> None:
@@ -347,10 +394,8 @@ def test_ranks_are_known_behind_the_first_fused_node() -> None:
             "bits=3",
         ),
         (fused("Attention", {"x": X, "w": (8, 24), "b": (24,)}, num_heads=2, do_rotary=1), "do_rotary=1"),
-        (
-            fused("GroupQueryAttention", {**GQA, "past_key": PAST, "past_value": PAST}, num_heads=4, kv_num_heads=2),
-            "cache",
-        ),
+        (fused("GroupQueryAttention", GQA, num_heads=4, kv_num_heads=2, smooth_softmax=1), "smooth_softmax=1"),
+        (fused("GroupQueryAttention", CACHED, num_heads=4, kv_num_heads=2), "does not return it"),
         (fused("SkipLayerNormalization", {"x": X, "skip": X, "g": H}, outputs="y mean"), "output 1"),
     ],
     ids=lambda v: v.op_type if isinstance(v, Fused) else None,
