@@ -56,6 +56,8 @@ class Diagnosis:
     runtime_owners: list[str]
     providers: list[Provider] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    ort_training: bool = False
+    ort_training_remark: str = ""
 
 
 @app.command()
@@ -74,8 +76,10 @@ def diagnose() -> Diagnosis:
     """Look at everything; problems are collected, not raised."""
     from onnxplain.engine.errors import RuntimeMissingError
     from onnxplain.engine.session import runtime
+    from onnxplain.engine.session.training_backend import available
 
     found = Diagnosis(__version__, platform.python_version(), platform.platform(), [], runtime.owners())
+    found.ort_training, found.ort_training_remark = available()
     needed = _requirements()
     needed |= dict.fromkeys(found.runtime_owners, ".".join(map(str, runtime.OLDEST)))
     for name in sorted({*needed, *OPTIONAL}):
@@ -193,6 +197,9 @@ def show_diagnosis(found: Diagnosis) -> None:
     screen.print()
     if found.providers:
         _show_providers(found.providers)
+    state = "available" if found.ort_training else "not available"
+    screen.print(Text(f'backend="ort-training": {state}; {found.ort_training_remark}'))
+    screen.print()
     for problem in found.problems:
         screen.print(Text.assemble(("problem: ", "bold red"), problem))
     if not found.problems:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.errors import InputError
+from onnxplain.engine.errors import InputError, OptionError
 from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import ModelSource, read_model
 from onnxplain.engine.graph.shapes import Dims, dims, is_float
@@ -17,7 +17,11 @@ from onnxplain.engine.rewrite import COTANGENT, Rewriter
 from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec, resolve
 from onnxplain.engine.session.session import Session
+from onnxplain.engine.session.training_backend import training_gradients
 from onnxplain.engine.shipping.profiles import profile_of
+
+#: The other backend.
+TRAINING = "ort-training"
 
 #: Stem of the outputs that tell the seeded tensors' shapes.
 SHAPE = "shape"
@@ -45,6 +49,7 @@ def vjp(
     wrt: Sequence[str] | None = None,
     providers: str | Sequence[ProviderSpec] | None = None,
     custom_ops: CustomOps | None = None,
+    backend: str | None = None,
 ) -> Gradients:
     """Vector-Jacobian products ``u^T J``.
 
@@ -57,6 +62,8 @@ def vjp(
         providers: Execution providers, or ``"reference"`` for the exact, slow evaluator, which has float64
             for every operator.
         custom_ops: What implements the model's custom operators; see :func:`onnxplain.load`.
+        backend: ``"ort-training"``: onnxruntime-training's derivatives instead of the engine's own rules. A second
+            opinion, in float32 on the CPU and for fewer operators; ``onnxplain doctor`` says how to get it.
 
     Returns:
         Array per name in ``wrt``, in that tensor's shape and type. A tensor that the gradient does not
@@ -64,10 +71,13 @@ def vjp(
 
     Raises:
         InputError: Unknown names, or no float input to differentiate by.
-        UnsupportedNodeError: A node between them has no sound rule.
+        OptionError: Unknown backend, or one that takes neither providers nor custom operators.
+        RuntimeMissingError: The backend is not installed.
+        UnsupportedNodeError: A node between them has no sound rule, or the backend gets it wrong.
         BlockedGradientError: No gradient reaches any of them: none depends on them, or it is blocked everywhere.
     """
-    rewriter = Rewriter(canonicalise(read_model(model), training=True))
+    canonical = canonicalise(read_model(model), training=True)
+    rewriter = Rewriter(canonical)
     running = profile_of(resolve(providers))
     rewriter.op.portable, rewriter.op.lacks = running.portable, running.lacks
     names = list(wrt) if wrt is not None else [v.name or "" for v in rewriter.graph.inputs if is_float(v)]
@@ -77,6 +87,12 @@ def vjp(
         raise InputError("no cotangent was given; name at least one output and give an array of its shape")
     wanted = [_float(rewriter, name) for name in names]
     feeds = _inputs(rewriter, inputs)
+    if backend is not None:
+        _check_backend(backend, providers, custom_ops)
+        for name in cotangents:
+            _float(rewriter, name)
+        arrays, ends = training_gradients(canonical, feeds, cotangents, names)
+        return Gradients(arrays, ends)
     seeds: dict[ir.Value, ir.Value] = {}
     sizes: dict[str, str] = {}
     for name, array in cotangents.items():
@@ -102,6 +118,14 @@ def vjp(
     return Gradients(
         {name: arrays[output] for name, output in results.items()}, [str(b) for b in adjoints.path.blocked]
     )
+
+
+def _check_backend(backend: str, providers: object, custom_ops: object) -> None:
+    if backend != TRAINING:
+        raise OptionError(f"unknown backend {backend!r}; the one there is beside the engine's own rules is '{TRAINING}'")
+    for name, given in (("providers", providers), ("custom_ops", custom_ops)):
+        if given is not None:
+            raise OptionError(f"backend='{TRAINING}' runs on the CPU, without custom operators; leave {name}= out")
 
 
 def _float(rewriter: Rewriter, name: str) -> ir.Value:

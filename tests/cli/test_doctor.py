@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,3 +92,14 @@ def test_the_probe_is_a_model() -> None:
     probe = onnx.load_from_string(doctor.one_node())
     onnx.checker.check_model(probe, full_check=True)
     assert [node.op_type for node in probe.graph.node] == ["Add"]
+
+
+def test_the_other_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ONNXPLAIN_ORT_TRAINING", str(tmp_path))
+    result = call("doctor")
+    assert result.exit_code == 0, "it is optional"
+    said = " ".join(result.stdout.split())
+    assert 'backend="ort-training": not available' in said
+    assert "pip install --no-deps --target FOLDER onnxruntime-training-cpu==1.19.2" in said
+    found = json.loads(call("doctor", "--json").stdout)
+    assert found["ort_training"] is False and "has no onnxruntime" in found["ort_training_remark"]
