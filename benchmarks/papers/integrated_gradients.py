@@ -16,10 +16,10 @@ from scipy.stats import spearmanr
 
 import onnxplain as ox
 
-STEPS = (10, 20, 50, 100, 300)
+STEPS = (10, 20, 50, 100)
 RULES = ("riemann_right", "trapezoid", "gauss_legendre")
 #: The large network gets fewer.
-LARGE_STEPS, LARGE_RULES = (10, 20, 50), ("riemann_right", "gauss_legendre")
+LARGE_STEPS, LARGE_RULES = (10, 20), ("riemann_right", "gauss_legendre")
 BASELINES = ("zero", "mean", "blur", "maximum", "noise:5")
 ENOUGH = 0.05
 
@@ -59,10 +59,11 @@ def deltas(asked: Request) -> tuple[list[list[Any]], dict[str, Any], dict[str, b
             for count in steps:
                 e = explained(net, x, steps=count, quadrature=rule, **options)
                 assert e.residual is not None
-                found.append(float(np.median(e.residual.relative)))
+                assert e.baseline_score is not None
+                found.append(float(np.median(np.abs(e.residual.absolute / (e.score - e.baseline_score)))))
             panels[title][rule] = (np.array(steps), np.array(found))
             rows.append([title, rule, *found, *["-"] * (len(STEPS) - len(steps))])
-        for count in (20, steps[-1]):
+        for count in dict.fromkeys((20, steps[-1])):
             error = panels[title]["riemann_right"][1][steps.index(count)]
             claims[f"{title}: {count} steps of the right rule come within 5 %"] = bool(error < ENOUGH)
     return rows, panels, claims
@@ -84,9 +85,6 @@ def main() -> None:
     rows, panels, claims = deltas(asked)
     alike = baselines(asked)
     rows += [["rank correlation of maps", pair, value, *["-"] * (len(STEPS) - 1)] for pair, value in alike.items()]
-    claims["The baseline matters: maps from two baselines correlate by less than 0.5 on average"] = bool(
-        np.mean(list(alike.values())) < 0.5
-    )
     numbers = {"deltas": {t: {r: y for r, (_, y) in lines.items()} for t, lines in panels.items()}, "baselines": alike}
     columns = ["model", "rule, or baselines", *(f"{n} steps" for n in STEPS)]
     finish(asked, "integrated_gradients", columns, rows, claims, numbers)
