@@ -81,7 +81,7 @@ def roar(
     out: Annotated[
         list[Path] | None,
         typer.Option(
-            "--out", "-o", metavar="PATH", rich_help_panel=o.RESULT, help=".png, .svg, .csv or .json; repeat."
+            "--out", "-o", metavar="PATH", rich_help_panel=o.RESULT, help=".png, .svg, .pdf, .csv or .json; repeat."
         ),
     ] = None,
     as_json: o.AsJson = False,
@@ -122,7 +122,7 @@ def roar(
     for path in places:
         report.save(path)
     if as_json:
-        show_json(report.to_dict())
+        show_json({**report.to_dict(), "written": [str(path) for path in places]})
     elif not quiet:
         show_report(report, places)
 

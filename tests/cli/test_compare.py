@@ -71,3 +71,15 @@ def test_a_quick_look_takes_fewer_draws_unless_told(tmp_path: Path) -> None:
     assert found["rise"]["draws"] == 300
     assert found["smoothgrad"]["draws"] == 7
     assert found["gradient"] == {"composite": None, "reduction": "sum_abs"}
+
+
+def test_a_table_has_no_default_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused where a picture is asked for, not where none is."""
+    monkeypatch.chdir(tmp_path)
+    request = ["compare", saved(table_model(), tmp_path / "net.onnx"), tmp_path / "x.npy", "-m", "gradient"]
+    np.save(tmp_path / "x.npy", np.ones((1, 4), np.float32))
+    result = call(*request, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["written"] == []
+    assert "no picture" in refused(*request, "-o", "c.png")
+    assert not list(tmp_path.glob("*.png"))
