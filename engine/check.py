@@ -16,6 +16,7 @@ from onnxplain.engine.loading import Model, load
 from onnxplain.engine.method import create
 from onnxplain.engine.rewrite import Rewriter
 from onnxplain.engine.rules.table import BIAS
+from onnxplain.engine.session.blame import blaming
 from onnxplain.engine.shipping.profiles import Fallback, fallbacks, profile_named
 
 
@@ -109,13 +110,14 @@ def check(
         InputError: There is no such tensor.
     """
     loaded = load(model)
-    report = _check(loaded, target, wrt)
-    if profile is not None:
-        report.profile = profile_named(profile).name
-        if report.ok:
-            explainer = CompiledExplainer(loaded, create(method, {}), output=target, wrt=wrt, lazily=True)
-            report.fallbacks = fallbacks(explainer.ship(profile=profile), profile_named(profile))
-    return report
+    with blaming(loaded.canonical, loaded.source.name):
+        report = _check(loaded, target, wrt)
+        if profile is not None:
+            report.profile = profile_named(profile).name
+            if report.ok:
+                explainer = CompiledExplainer(loaded, create(method, {}), output=target, wrt=wrt, lazily=True)
+                report.fallbacks = fallbacks(explainer.ship(profile=profile), profile_named(profile))
+        return report
 
 
 def _check(loaded: Model, target: str | None, wrt: Sequence[str] | None) -> CheckReport:

@@ -24,6 +24,7 @@ from onnxplain.engine.method import Method, Parts, Plan, Run, Subject
 from onnxplain.engine.places import input_labels
 from onnxplain.engine.rewrite import COTANGENT, SCORE, Rewriter, Slot
 from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB, BatchRunner
+from onnxplain.engine.session.blame import blaming
 from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec, resolve
 from onnxplain.engine.session.runtime import versions
@@ -201,7 +202,8 @@ class CompiledExplainer:
         """The rewritten graph for these explained scalars (one element of the output by default), built on first use."""
         slots = slots or (Slot(),)
         if slots not in self._programs:
-            self._programs[slots] = self._build(slots)
+            with blaming(self.source.canonical, self.source.source.name):
+                self._programs[slots] = self._build(slots)
         return self._programs[slots]
 
     def _base(self) -> ir.Model:

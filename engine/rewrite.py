@@ -21,6 +21,7 @@ from onnxplain.engine.errors import InputError, TargetError
 from onnxplain.engine.forms import indicator
 from onnxplain.engine.graph.builder import PREFIX, Builder
 from onnxplain.engine.graph.canonical import ir_version_for
+from onnxplain.engine.graph.collector import uncollected
 from onnxplain.engine.graph.passes.full_pads import FullPadsPass
 from onnxplain.engine.graph.passes.widen import HALVES
 from onnxplain.engine.graph.shadow import SHADOW, add_shadow
@@ -80,6 +81,7 @@ class Rewriter:
         shadowed: Whether a float form stands beside the model's own nodes; what is found by name is its.
     """
 
+    @uncollected()
     def __init__(
         self, canonical: ir.Model, quantisation: str = "straight_through", *, keep_quantised: bool = False
     ) -> None:
@@ -293,6 +295,7 @@ class Rewriter:
         """Append the reverse sweep from ``seed`` to the wanted values."""
         return self.backward_from({seed.explained: seed.cotangent}, wanted, lookup)
 
+    @uncollected()
     def backward_from(
         self,
         seeds: dict[ir.Value, ir.Value],
@@ -342,6 +345,7 @@ class Rewriter:
             self.graph.inputs.clear()
             self.graph.inputs.extend(kept)
 
+    @uncollected()
     def finish(self, metadata: dict[str, str] | None = None) -> ir.Model:
         """Drop what no output needs, stamp versions, and give the model back."""
         common.RemoveUnusedNodesPass()(self.model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,43 @@ def schema_of(op_type: str, opset: int, domain: str = "") -> onnx.defs.OpSchema:
         return onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
         raise ValueError(f"operator {domain or 'ai.onnx'}::{op_type} does not exist at opset {opset}") from None
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What emitting needs of a schema, whose own fields are built anew each time they are read."""
+
+    operands: tuple[str, ...]
+    attributes: dict[str, str]
+
+    def operand(self, index: int) -> str:
+        """The type, or the type's variable, of the operand at ``index``; the last one repeats."""
+        return self.operands[min(index, len(self.operands) - 1)]
+
+
+@functools.cache
+def _form(op_type: str, opset: int, domain: str) -> _Form:
+    schema = schema_of(op_type, opset, domain)
+    attributes: dict[str, Any] = dict(schema.attributes)
+    return _Form(tuple(x.type_str for x in schema.inputs), {name: a.type.name for name, a in attributes.items()})
+
+
+#: Makes an attribute of the kind that the schema names; without them each value's kind would be guessed.
+_ATTRIBUTES: dict[str, Callable[[str, Any], ir.Attr]] = {
+    "INT": lambda name, value: ir.AttrInt64(name, int(value)),
+    "INTS": lambda name, value: ir.AttrInt64s(name, [int(v) for v in value]),
+    "FLOAT": lambda name, value: ir.AttrFloat32(name, float(value)),
+    "FLOATS": lambda name, value: ir.AttrFloat32s(name, [float(v) for v in value]),
+    "STRING": lambda name, value: ir.AttrString(name, value),
+    "GRAPH": ir.AttrGraph,
+}
+
+
+def _attribute(name: str, kind: str, value: Any) -> ir.Attr:
+    if isinstance(value, ir.Attr):
+        return value
+    make = _ATTRIBUTES.get(kind)
+    return make(name, value) if make is not None else ir.convenience.convert_attribute(name, value)
 
 
 @functools.cache
@@ -144,13 +182,11 @@ class Builder:
             self._constants[key] = value
         return value
 
-    def _operand(
-        self, x: Operand, schema: onnx.defs.OpSchema, index: int, likes: dict[str, ir.DataType]
-    ) -> ir.Value | None:
+    def _operand(self, x: Operand, form: _Form, index: int, likes: dict[str, ir.DataType]) -> ir.Value | None:
         if x is None or isinstance(x, ir.Value):
             return x
-        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
-        dtype = likes.get(formal.type_str) or _DTYPE_BY_NAME.get(formal.type_str)
+        formal = form.operand(index)
+        dtype = likes.get(formal) or _DTYPE_BY_NAME.get(formal)
         if dtype is None and isinstance(x, (bool, int, list, tuple)):
             dtype = ir.DataType.BOOL if isinstance(x, bool) else ir.DataType.INT64
         return self.constant(x, dtype)
@@ -171,20 +207,19 @@ class Builder:
         Raises:
             ValueError: The operator, or one of the attributes, does not exist at the graph's opset.
         """
-        schema = schema_of(op_type, self.opset, domain)
+        form = _form(op_type, self.opset, domain)
         attributes = {k: v for k, v in attributes.items() if v is not None}
         for key in attributes:
-            if key not in schema.attributes:
+            if key not in form.attributes:
                 raise ValueError(f"operator {op_type} has no attribute '{key}' at opset {self.opset}")
         likes = {
-            schema.inputs[min(i, len(schema.inputs) - 1)].type_str: x.dtype
-            for i, x in enumerate(inputs)
-            if isinstance(x, ir.Value) and x.dtype is not None
+            form.operand(i): x.dtype for i, x in enumerate(inputs) if isinstance(x, ir.Value) and x.dtype is not None
         }
-        values = [self._operand(x, schema, i, likes) for i, x in enumerate(inputs)]
+        values = [self._operand(x, form, i, likes) for i, x in enumerate(inputs)]
         while values and values[-1] is None:
             values.pop()
-        node = ir.node(op_type, values, attributes=attributes, domain=domain, num_outputs=outputs)
+        made = [_attribute(key, form.attributes[key], value) for key, value in attributes.items()]
+        node = ir.Node(domain, op_type, values, made, num_outputs=outputs)
         node.name = self.unique_name(name or f"{PREFIX}/{op_type}_{len(self._names())}")
         self._type_outputs(node, attributes)
         for i, value in enumerate(node.outputs):

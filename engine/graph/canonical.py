@@ -17,6 +17,7 @@ import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import ModelFileError, OnnxplainError
 from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.collector import uncollected
 from onnxplain.engine.graph.custom import is_kept
 from onnxplain.engine.graph.model import RUNTIME_IR, SourceModel
 from onnxplain.engine.graph.passes.cast_like import CastLikePass
@@ -27,6 +28,7 @@ from onnxplain.engine.graph.passes.explicit_pads import ExplicitPadsPass
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
 from onnxplain.engine.graph.passes.function_opsets import FunctionOpsetsPass
 from onnxplain.engine.graph.passes.fused.table import CONTRIB
+from onnxplain.engine.graph.passes.infer_shapes import InferAgainPass, InferShapesPass
 from onnxplain.engine.graph.passes.inline_if import InlineIfPass
 from onnxplain.engine.graph.passes.loop_states import LoopStatesPass
 from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
@@ -55,7 +57,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         common.InlinePass(lambda function: not is_kept(function.domain, function.name)),
         SetFunctionsAsidePass(aside),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
+        InferShapesPass(),
         ExpandFunctionsPass(),
         UpgradeOpsetPass(),
         SplitFusedPass(),
@@ -66,7 +68,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         ExpandTrainingPass(),
         RemoveIdentityPass(),
         common.RemoveUnusedNodesPass(),
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True),
+        InferAgainPass(),
         DeclareSequencesPass(),
         CastLikePass(),
         FoldConstantsPass(),
@@ -84,6 +86,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
     ]
 
 
+@uncollected()
 def canonicalise(source: SourceModel, *, training: bool = False) -> ir.Model:
     """A canonical copy of the model; the source stays as it is.
 

@@ -126,7 +126,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     """The model as one message with all weights inside it, wherever they are kept.
 
     Raises:
-        ModelFileError: External data cannot be read any more.
+        ModelFileError: External data cannot be read any more, or the model holds what no file can.
     """
     if any(isinstance(v.const_value, ir.ExternalTensor) for g in model.graphs() for v in g.initializers.values()):
         model = model.clone()
@@ -136,7 +136,11 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
             raise ModelFileError(
                 f"the model's external data cannot be read ({_first_line(e)}); keep the file where it was"
             ) from e
-    return ir.to_proto(model)
+    try:
+        return ir.to_proto(model)
+    except (ir.serde.SerdeError, ValueError, TypeError) as e:
+        reason = _first_line(e.__cause__ or e)
+        raise ModelFileError(f"the model cannot be written ({reason}); check the file with onnx.checker") from e
 
 
 def _feed(digest: hashlib._Hash, path: Path) -> None:

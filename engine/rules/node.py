@@ -96,7 +96,7 @@ class Primal:
         if attribute is None:
             return default
         value = attribute.value
-        return value.decode() if isinstance(value, bytes) else value
+        return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
     def dims(self, index: int = 0) -> Dims | None:
         """Sizes of an operand as far as they are known; None where not even the rank is."""

@@ -47,6 +47,8 @@ from onnxplain.engine.graph.passes.sequence_values import (
 )
 from onnxplain.engine.graph.shapes import constant, dims, is_container, rank
 
+#: More rounds than that are no progress but a model that means nothing; the walk refuses what is left.
+_ROUNDS = 50
 #: More positions than that are not told apart by branches.
 _BRANCHES = 32
 
@@ -56,7 +58,9 @@ class ResolveSequencesPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
-        while _resolve(model):
+        for _ in range(_ROUNDS):
+            if not _resolve(model):
+                break
             modified = True
             RemoveIdentityPass()(model)
             common.RemoveUnusedNodesPass()(model)
