@@ -26,7 +26,7 @@ import onnxplain as ox
 from onnxplain.engine.evaluation.scorer import Scorer
 
 METHODS: dict[str, dict[str, Any]] = {
-    "nonlinear_saliency": {"steps": 15},
+    "nonlinear_saliency": {"steps": 15, "reduction": "sum"},
     "gradient": {"reduction": "sum"},
     "smoothgrad": {"reduction": "sum", "draws": 10},
     "gradcam": {"relu": False},
@@ -92,7 +92,7 @@ def main() -> None:
     vgg, clothes = model(asked, "fmnist-vgg-small"), fashion_mnist(asked)[0]
     runs = [(f"Fashion-MNIST, {head}", vgg, clothes, head) for head in ("log_probability", "logit")]
     if asked.pictures is not None:
-        net, photos = model(asked, "efficientnet-lite0-op18"), imagenet(asked)[0][:6]
+        net, photos = model(asked, "efficientnet-lite0-op18"), imagenet(asked)[0][:4]
         runs.append(("ImageNet, log_probability", net, photos, "log_probability"))
     rows, numbers = [], {}
     claims: dict[str, bool | None] = {}
