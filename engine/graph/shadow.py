@@ -20,6 +20,7 @@ import onnx_ir.passes.common as common
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.graph.builder import PREFIX
 from onnxplain.engine.graph.passes.dequantize import DequantizePass, is_quantised
+from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
 from onnxplain.engine.graph.passes.widen import WIDE, WidenPass, has_halves
 
 Quantisation = Literal["straight_through", "float_shadow"]
@@ -54,6 +55,7 @@ def add_shadow(model: ir.Model, quantisation: str = "straight_through", *, keep_
     own = model.graph.clone()
     if quantised:
         DequantizePass(round_values=quantisation == "straight_through")(model)
+        LowerRecurrentPass()(model)
     if halves:
         WidenPass()(model)
     common.RemoveUnusedNodesPass()(model)

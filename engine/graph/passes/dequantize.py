@@ -41,6 +41,7 @@ UNROUNDED = "onnxplain.unrounded"
 
 _DYNAMIC = {"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear"}
 _CONTRIB = {"QuantizeLinear", "DequantizeLinear", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QGemm"}
+_CONTRIB |= {"QAttention", "DynamicQuantizeLSTM"}
 
 
 def is_quantised(model: ir.Model) -> bool:

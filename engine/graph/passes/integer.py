@@ -11,8 +11,10 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxplain.engine.graph.passes.dequantize import Handler, Real, Work, dequantized, scalar
+from onnxplain.engine.graph.passes.fused.attention import self_attention
 from onnxplain.engine.graph.passes.fused.linear import channels_first, channels_last
 from onnxplain.engine.graph.passes.fused.table import CONTRIB
+from onnxplain.engine.graph.shapes import rank
 from onnxplain.engine.rules.node import Primal
 
 INTEGER: dict[tuple[str, str], Handler] = {}
@@ -116,16 +118,53 @@ def _matmul_to_float(work: Work, node: Primal) -> None:
 
 @_integer("DynamicQuantizeMatMul")
 def _dynamic_matmul(work: Work, node: Primal) -> None:
-    op, a = work.op, node.x()
-    if work.round_values:
-        _, scale, zero = op.emit("DynamicQuantizeLinear", [a], outputs=3)
-        for value, dtype in ((scale, ir.DataType.FLOAT), (zero, ir.DataType.UINT8)):
-            value.dtype, value.shape = dtype, ir.Shape([])
-        q = op.QuantizeLinear(a, scale, zero)
-        q.dtype = ir.DataType.UINT8
-        a = dequantized(op, q, scale, zero)
+    op, a = work.op, _rounded(work, node.x())
     y = op.MatMul(a, work.real(node.x(1), node.x(2), node.optional(3), -1))
     work.put(node.y, op.Add(y, node.x(4)) if node.optional(4) is not None else y)
+
+
+@_integer("QAttention")
+def _attention(work: Work, node: Primal) -> None:
+    op = work.op
+    x, w = work.real(node.x(), node.x(3), node.optional(6)), work.real(node.x(1), node.x(4), node.optional(7), -1)
+    projected = op.Add(op.MatMul(x, w), node.x(2))
+    results = self_attention(op, node, projected, mask=5, past=8)
+    for old, new in zip(node.outputs, results, strict=False):
+        if new is not None:
+            work.put(old, new)
+
+
+@_integer("DynamicQuantizeLSTM")
+def _lstm(work: Work, node: Primal) -> None:
+    """LSTM with dequantised weights; its inputs are rounded as the model does, its states are not."""
+    op, weights = work.op, []
+    for index, scale, zero in ((1, 8, 9), (2, 10, 11)):
+        scales, points = node.x(scale), node.optional(zero)
+        levels = op.Cast(node.x(index), to=ir.DataType.FLOAT.value)
+        axes = [1, 2] if rank(scales) == 1 else [1]  # one number per direction, or one per direction and gate
+        if rank(scales) not in (1, 2):
+            raise node.unsupported("the rank of its scales is not known", "export it with constant scales")
+        if points is not None:
+            levels = op.Sub(levels, op.Unsqueeze(op.Cast(points, to=ir.DataType.FLOAT.value), axes))
+        weights.append(op.Transpose(op.Mul(levels, op.Unsqueeze(scales, axes)), perm=[0, 2, 1]))
+    names = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
+    operands = [_rounded(work, node.x()), *weights, *(node.optional(i) for i in range(3, 8))]
+    results = op.emit("LSTM", operands, len(node.outputs), **_attributes(node, *names))
+    for old, new in zip(node.outputs, results, strict=True):
+        work.put(old, new)
+
+
+def _rounded(work: Work, x: ir.Value) -> ir.Value:
+    """What DynamicQuantizeLinear and DequantizeLinear make of x, where the model's rounding is kept."""
+    if not work.round_values:
+        return x
+    op = work.op
+    _, scale, zero = op.emit("DynamicQuantizeLinear", [x], outputs=3)
+    for value, dtype in ((scale, ir.DataType.FLOAT), (zero, ir.DataType.UINT8)):
+        value.dtype, value.shape = dtype, ir.Shape([])
+    q = op.QuantizeLinear(x, scale, zero)
+    q.dtype = ir.DataType.UINT8
+    return dequantized(op, q, scale, zero)
 
 
 # ----- results that are quantised again ---------------------------------------------------------------------

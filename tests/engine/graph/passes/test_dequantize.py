@@ -25,6 +25,10 @@ W = RNG.integers(-90, 90, size=(4, 3, 3, 3)).astype(np.int8)
 M = RNG.integers(-90, 90, size=(8, 5)).astype(np.int8)
 WS = np.array([0.01, 0.02, 0.015, 0.005], np.float32)
 MS5 = np.array([0.01, 0.02, 0.015, 0.005, 0.03], np.float32)
+A = RNG.integers(-90, 90, size=(8, 24)).astype(np.int8)
+AB = RNG.normal(scale=0.1, size=24)
+LW, LR = (RNG.integers(-90, 90, size=(2, n, 16)).astype(np.int8) for n in (3, 4))
+LB = RNG.normal(scale=0.1, size=(2, 32))
 
 
 def one(op_type: str, inputs: str, outputs: str = "q", domain: str = "", **attributes: Any) -> onnx.NodeProto:
@@ -114,6 +118,29 @@ CASES: dict[str, tuple[list[onnx.NodeProto], list[onnx.NodeProto], tuple[int, ..
     "DynamicQuantizeMatMul": (
         [one("DynamicQuantizeMatMul", "x m ms mz", "y", domain=MS)], [one("MatMul", "x mf", "f")], (2, 3, 8),
         {"m": M, "ms": np.float32(0.01), "mz": np.int8(0), "mf": M * 0.01},
+    ),
+    "QAttention": (
+        [q("x", "xq"), one("QAttention", "xq a ab xs as mask xz az", "h", domain=MS, num_heads=2, unidirectional=1),
+         one("ReduceSum", "h two", "y", keepdims=0)],
+        [one("Attention", "x af ab mask", "h", domain=MS, num_heads=2, unidirectional=1), one("ReduceSum", "h two", "y", keepdims=0)],  # noqa: E501
+        (2, 5, 8),
+        {
+            "a": A, "ab": AB, "as": np.float32(0.01), "az": np.int8(0), "af": A * 0.01, "mask": np.array([4, 5], np.int32),
+            "two": np.array([1, 2]),
+        },
+    ),
+    "DynamicQuantizeLSTM": (
+        [one("Transpose", "x", "t", perm=[1, 0, 2]),
+         one("DynamicQuantizeLSTM", "t lw lr lb - - - - ws wz rs rz", "h", domain=MS, hidden_size=4, direction="bidirectional"),
+         one("ReduceSum", "h far", "y", keepdims=0)],
+        [one("Transpose", "x", "t", perm=[1, 0, 2]), one("LSTM", "t lwf lrf lb", "h", hidden_size=4, direction="bidirectional"),
+         one("ReduceSum", "h far", "y", keepdims=0)],
+        (2, 4, 3),
+        {
+            "lw": LW, "lr": LR, "lb": LB, "ws": np.float32([0.01, 0.02]), "wz": np.int8([0, 0]), "rs": np.float32([0.01, 0.005]),
+            "rz": np.int8([0, 0]), "lwf": (LW * np.array([0.01, 0.02])[:, None, None]).transpose(0, 2, 1),
+            "lrf": (LR * np.array([0.01, 0.005])[:, None, None]).transpose(0, 2, 1), "far": np.array([0, 1]),
+        },
     ),
 }  # fmt: skip
 COMMON = {"xs": S, "xz": U8, "ys": np.float32(0.2), "yz": U8, "ps": np.float32(1 / 256), "pz": np.uint8(0)}
