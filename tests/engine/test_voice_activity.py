@@ -1,6 +1,7 @@
 """silero-vad, a recurrent network that is deployed in six exports: LSTM in nested If, in Gemm form, as a sequence.
 
-The files are not in the repository: point ``ONNXPLAIN_SILERO`` at the folder ``silero_vad/data`` of silero-vad 6.2.3.
+The files are not in the repository: point ``ONNXPLAIN_SILERO`` at the folder ``silero_vad/data`` of silero-vad 6.2.3,
+or ``ONNXPLAIN_MODELS`` at a folder under which it is unpacked.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from real_models import locate
 
 import onnxplain as ox
 
-FOLDER = os.environ.get("ONNXPLAIN_SILERO", "")
+FOLDER = os.environ.get("ONNXPLAIN_SILERO") or getattr(locate("silero_vad/data/silero_vad.onnx"), "parent", "")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="set ONNXPLAIN_SILERO to the folder with silero-vad's onnx files")
 
 #: Five exports of one network. `silero_vad_half` has weights of its own: the runtime's own answer differs as well.
@@ -54,3 +56,11 @@ def test_full_gradient_is_complete(name: str) -> None:
     residual = explained(name, "fullgrad").residual
     assert residual is not None
     assert residual.relative.max() <= 1e-5
+
+
+def test_the_half_variant_is_another_network() -> None:
+    """Its weights differ, its answers without this package as well, and so must its attributions."""
+    same, half = explained("silero_vad_16k_op15", "gradient"), explained("silero_vad_half", "gradient")
+    assert abs(float(same.score[0] - half.score[0])) > 0.01
+    a, b = (e.attributions["input"].astype(float).ravel() for e in (same, half))
+    assert abs(a @ b) < 0.9 * np.linalg.norm(a) * np.linalg.norm(b)
