@@ -282,6 +282,8 @@ def _conv(node: onnx.NodeProto, known: _Known) -> str | None:
 def _average_pool(node: onnx.NodeProto, known: _Known) -> str | None:
     if any(d != 1 for d in _attribute(node, "dilations", ())):
         return "onnxruntime-training's gradient of it ignores dilations"
+    if len(_attribute(node, "kernel_shape", ())) > 2:
+        return "onnxruntime-training's gradient over three axes does not agree with the engine's"
     if _attribute(node, "ceil_mode", 0) and _attribute(node, "count_include_pad", 0):
         return "release 1.19.2 divides by another count than the standard where ceil_mode meets count_include_pad"
     return _conv(node, known)
@@ -315,6 +317,14 @@ def _first_only(node: onnx.NodeProto, known: _Known) -> str | None:
 def _pad(node: onnx.NodeProto, known: _Known) -> str | None:
     if _attribute(node, "mode", "constant") != "constant":
         return "onnxruntime-training has no gradient of other modes than 'constant'"
+    if len(node.input) > 3 and node.input[3]:
+        return "onnxruntime-training's gradient of it ignores the axes"
+    return _first_only(node, known)
+
+
+def _pow(node: onnx.NodeProto, known: _Known) -> str | None:
+    if known.shape(node.input[0]) != known.shape(node.output[0]):
+        return "its base is broadcast, and onnxruntime-training does not sum its gradient back"
     return _first_only(node, known)
 
 
@@ -354,7 +364,7 @@ _CHECKS: dict[str, Callable[[onnx.NodeProto, _Known], str | None]] = {
     "LayerNormalization": _normalization,
     "MaxPool": _conv,
     "Pad": _pad,
-    "Pow": _first_only,
+    "Pow": _pow,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
     "Slice": _slice,
