@@ -26,7 +26,7 @@ X = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
 @cache
 def nets() -> dict[str, tuple[onnx.ModelProto, Array]]:
     proto, x = fullgrad_net()
-    pictures = np.concatenate([x, -x, x * 0.5 + 0.3])
+    pictures = np.concatenate([x, 0.3 - x])
     return {
         "pictures": (proto, pictures),
         "rows": (perceptron(), X),
