@@ -283,7 +283,7 @@ def _average_pool(node: onnx.NodeProto, known: _Known) -> str | None:
     if any(d != 1 for d in _attribute(node, "dilations", ())):
         return "onnxruntime-training's gradient of it ignores dilations"
     if len(_attribute(node, "kernel_shape", ())) > 2:
-        return "onnxruntime-training's gradient over three axes does not agree with the engine's"
+        return "onnxruntime-training's gradient over three axes is wrong (finite differences)"
     if _attribute(node, "ceil_mode", 0) and _attribute(node, "count_include_pad", 0):
         return "release 1.19.2 divides by another count than the standard where ceil_mode meets count_include_pad"
     return _conv(node, known)
