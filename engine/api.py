@@ -79,6 +79,7 @@ def explain(
     memory_mib: float = DEFAULT_BUDGET_MIB,
     quantisation: str = "straight_through",
     custom_ops: CustomOps | None = None,
+    profile: str | None = None,
     seed: int = 0,
     strict: bool = False,
     **options: Any,
@@ -100,6 +101,7 @@ def explain(
     memory_mib: float = DEFAULT_BUDGET_MIB,
     quantisation: str = "straight_through",
     custom_ops: CustomOps | None = None,
+    profile: str | None = None,
     seed: int = 0,
     strict: bool = False,
     **options: Any,
@@ -114,8 +116,8 @@ def explain(
             give a list of explanations, one per target.
         seed: Of random draws.
         strict: Raise when the result does not prove itself.
-        method, output, head, wrt, layout, providers, threads, memory_mib, quantisation, custom_ops, options:
-            See :func:`compile`.
+        method, output, head, wrt, layout, providers, threads, memory_mib, quantisation, custom_ops, profile,
+            options: See :func:`compile`.
 
     Raises:
         As :func:`compile` and :meth:`CompiledExplainer.__call__`.
@@ -123,7 +125,7 @@ def explain(
     explainer = CompiledExplainer(
         load(model, providers=providers, threads=threads or 0, custom_ops=custom_ops), create(method, options),
         output=output, head=head, wrt=wrt, layout=layout, providers=providers, memory_mib=memory_mib, threads=threads,
-        quantisation=quantisation, custom_ops=custom_ops, lazily=True,
+        quantisation=quantisation, custom_ops=custom_ops, profile=profile, lazily=True,
     )  # fmt: skip
     found: Explanation | list[Explanation] = explainer(x, target=target, seed=seed, strict=strict)
     return found
