@@ -55,7 +55,10 @@ Quantisation = Annotated[
 Provider = Annotated[
     str | None,
     typer.Option(
-        "--provider", metavar="NAMES", rich_help_panel=_RUN, help="cpu (the default), cuda, 'cuda,cpu', reference, ..."
+        "--provider",
+        metavar="NAMES",
+        rich_help_panel=_RUN,
+        help="cpu (the default), cuda, 'cuda:device_id=1,cpu', reference, ...",
     ),
 ]
 CustomOps = Annotated[

@@ -38,10 +38,11 @@ def resolve(providers: str | Sequence[ProviderSpec] | None) -> list[ProviderSpec
     """Full provider names, in order of preference; the CPU by default.
 
     Args:
-        providers: ``"cuda"``, ``"cuda,cpu"``, ``["CUDAExecutionProvider"]``, ``[("cuda", {"device_id": 1})]``.
+        providers: ``"cuda"``, ``"cuda,cpu"``, ``["CUDAExecutionProvider"]``, ``[("cuda", {"device_id": 1})]``, and
+            the same in one word: ``"cuda:device_id=1,cpu"``.
 
     Raises:
-        OptionError: ``reference`` mixed with others, or an empty list.
+        OptionError: ``reference`` mixed with others, an empty list, or options that are no pairs.
     """
     if providers is None:
         return [SHORT["cpu"]]
@@ -49,7 +50,7 @@ def resolve(providers: str | Sequence[ProviderSpec] | None) -> list[ProviderSpec
     full: list[ProviderSpec] = []
     for spec in given:
         if isinstance(spec, str):
-            full.append(SHORT.get(spec.lower(), spec))
+            full.append(_in_one_word(spec))
         elif not (
             isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[0], str) and isinstance(spec[1], dict)
         ):
@@ -61,6 +62,18 @@ def resolve(providers: str | Sequence[ProviderSpec] | None) -> list[ProviderSpec
     if REFERENCE in full and len(full) > 1:
         raise OptionError("'reference' is no onnxruntime provider and cannot be mixed with others; give it alone")
     return full
+
+
+def _in_one_word(text: str) -> ProviderSpec:
+    """``tensorrt:trt_fp16_enable=1`` as a name and its options."""
+    name, *pairs = text.split(":")
+    full = SHORT.get(name.lower(), name)
+    if not pairs:
+        return full
+    options = dict(pair.partition("=")[::2] for pair in pairs)
+    if not all(options) or not all("=" in pair for pair in pairs):
+        raise OptionError(f"'{text}' is not understood; write a provider's options as NAME:KEY=VALUE:KEY=VALUE")
+    return full, options
 
 
 def check_available(providers: Sequence[ProviderSpec], available: Sequence[str]) -> None:

@@ -52,5 +52,5 @@ def ship_adjoints(
     metadata = {f"onnxplain.{k}": v if isinstance(v, str) else json.dumps(jsonable(v)) for k, v in facts.items()}
     model = rewriter.finish({"onnxplain.biases": json.dumps(entries), **metadata})
     spell(model, rewriter.op.lacks)
-    compact(model)
+    compact(model, keep_names=True)  # the metadata name tensors
     return model

@@ -100,7 +100,9 @@ def _sharing(model: ir.Model, path: Path, source: SourceModel | None) -> onnx.Mo
                 place.location, place.offset, place.length, tensor.dtype, shape=ir.Shape(tensor.numpy().shape),
                 name=value.name or "", base_dir=str(source.folder),
             )  # fmt: skip
-    return ir.to_proto(copy)
+    proto = ir.to_proto(copy)
+    del proto.graph.value_info[:]  # of weights alone, which say their sizes themselves
+    return proto
 
 
 def _key(data: bytes) -> bytes:

@@ -55,8 +55,8 @@ async function main([executable, site, list]) {
     await page.focus("#file");
     await page.keyboard.press("Tab");
     await page.keyboard.press("Enter");
-    await page.waitForFunction(() => document.querySelector("#samples button").getAttribute("aria-pressed") === "true");
-    await page.waitForFunction(DONE);
+    const label = await page.getAttribute("#samples button[aria-pressed=true]", "title");
+    await page.waitForFunction((name) => document.getElementById("status").textContent === `${name}: done.`, label);
     answer.third = await page.evaluate(seen);
     await page.setInputFiles("#file", { name: "no.png", mimeType: "image/png", buffer: Buffer.from("no picture") });
     await page.waitForFunction(() => document.body.dataset.state === "error");

@@ -26,6 +26,11 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
         ([CUDA, "cpu"], [CUDA, CPU]),
         ([("cuda", {"device_id": 1}), "cpu"], [(CUDA, {"device_id": 1}), CPU]),
         ("MyOwnExecutionProvider", ["MyOwnExecutionProvider"]),
+        ("cuda:device_id=1, cpu", [(CUDA, {"device_id": "1"}), CPU]),
+        (
+            "tensorrt:trt_fp16_enable=1:trt_engine_cache_path=/tmp/a=b",
+            [("TensorrtExecutionProvider", {"trt_fp16_enable": "1", "trt_engine_cache_path": "/tmp/a=b"})],
+        ),
         ("reference", [REFERENCE]),
     ],
 )
@@ -33,7 +38,21 @@ def test_names(given: Any, expected: list[Any]) -> None:
     assert resolve(given) == expected
 
 
-@pytest.mark.parametrize("given", [[], "reference,cpu", ["cuda", "reference"], [3], [("cuda",)], [("cuda", 1)], [None]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        "reference,cpu",
+        "cuda:1",
+        "cuda:=1",
+        "cuda:device_id=1:",
+        ["cuda", "reference"],
+        [3],
+        [("cuda",)],
+        [("cuda", 1)],
+        [None],
+    ],
+)
 def test_what_is_no_list_of_providers(given: Any) -> None:
     with pytest.raises(OptionError):
         resolve(given)

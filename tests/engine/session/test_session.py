@@ -237,3 +237,32 @@ def test_a_time_limit_stops_the_evaluator_between_nodes() -> None:
             session.run({"x": x})
         session.run({"x": x})  # the outer limit holds again
     session.run({"x": x})
+
+
+def test_a_provider_with_a_missing_library_is_not_even_tried(faked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime would print pages of log."""
+    monkeypatch.setattr(
+        session_module, "missing_libraries", lambda *_: {"CUDAExecutionProvider": "libcudnn is missing"}
+    )
+    fake = faked(["CPUExecutionProvider"])
+    session = Session(canonical(simple_model()), [("cuda", {"device_id": 1}), "cpu"])
+    assert fake.providers == ["CPUExecutionProvider"]
+    assert session.absent == {"CUDAExecutionProvider": "libcudnn is missing"}
+    fake = faked(["CPUExecutionProvider"])
+    with pytest.raises(SessionError, match=r"did not load: libcudnn is missing; install the CUDA libraries .*gpu-cuda"):
+        Session(canonical(simple_model()), "cuda")
+    assert not hasattr(fake, "providers")
+
+
+def test_what_the_cpu_ran_instead(faked: Any) -> None:
+    faked(["CUDAExecutionProvider", "CPUExecutionProvider"])
+    session = Session(canonical(simple_model()), "cuda,cpu")
+    kinds = {"CUDAExecutionProvider": ["Conv", "Conv"], "CPUExecutionProvider": ["Unique", "Shape", "MemcpyToHost"]}
+    parts = [
+        SimpleNamespace(ep_name=p, get_nodes=lambda ops=ops: [SimpleNamespace(op_type=o) for o in ops])
+        for p, ops in kinds.items()
+    ]
+    session._session.get_provider_graph_assignment_info = lambda: parts
+    assert session.assignment() == {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 3}
+    assert session.fallen() == {"Unique": 1, "Shape": 1}
+    assert Session(canonical(simple_model())).fallen() == {}

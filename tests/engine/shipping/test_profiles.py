@@ -13,7 +13,7 @@ from tiny_models import fullgrad_net, model, node
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
-from onnxplain.engine.shipping.profiles import fallbacks, profile_named, profile_of, profiles
+from onnxplain.engine.shipping.profiles import fallbacks, profile_named, profile_of, profiles, reasons
 from onnxplain.models import demo_model
 
 Array = np.ndarray[Any, Any]
@@ -149,3 +149,19 @@ def test_the_provider_that_runs_decides_the_forms_in_the_process() -> None:
 def test_an_unknown_profile() -> None:
     with pytest.raises(OptionError, match="profile 'gpu' is not known; choose one of cpu, cuda"):
         ox.compile(demo_model(), method="gradient", profile="gpu")
+
+
+def test_why_the_cpu_ran_it_is_on_every_result() -> None:
+    found = reasons({"Unique": 1, "Shape": 2}, profile_named("cuda"))
+    assert found["Unique"]["nodes"] == 1
+    assert "CUDAExecutionProvider does not run this operator (onnxruntime, docs/OperatorKernels.md" in str(
+        found["Unique"]
+    )
+    assert "left it to the CPU" in str(found["Shape"]["why"])
+    explainer = ox.compile(demo_model(), method="gradient", threads=1)
+    explainer.program().session.absent["CUDAExecutionProvider"] = "libcublasLt.so.13 is missing"
+    e = explainer(ox.demo_input()[:1])
+    assert (
+        "CUDAExecutionProvider did not load (libcublasLt.so.13 is missing); it ran on CPUExecutionProvider" in e.notes
+    )
+    assert e.provenance["fell_back"] == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tiny_models import model, node
+from tiny_models import assets, model, node
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError, OutputError
@@ -84,3 +85,26 @@ def test_sharing_needs_the_models_own_folder(source: Path, tmp_path: Path) -> No
 def test_a_place_that_cannot_be_written(source: Path, weights: Any) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         ox.compile(source, method="gradient").save(source / "e.onnx", weights=weights)
+
+
+@pytest.mark.skipif(assets() is None, reason="needs the collection of trained models beside the checkout")
+@pytest.mark.parametrize("name", ["efficientnet-lite0-op18", "efficientnet-lite0-op17-bn"])
+def test_a_deployment_grows_by_kilobytes(name: str, tmp_path: Path) -> None:
+    folder = assets()
+    assert folder is not None
+    model_file = tmp_path / "net.onnx"
+    shutil.copyfile(folder / f"{name}.onnx", model_file)
+    explainer = ox.compile(model_file, method="fullgrad", threads=1)
+    path = explainer.save(tmp_path / "e.onnx", weights="shared")
+    assert path.stat().st_size < 200_000 < model_file.stat().st_size / 50
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name_in, shape = (
+        session.get_inputs()[0].name,
+        [d if isinstance(d, int) else 1 for d in session.get_inputs()[0].shape],
+    )
+    x = RNG.normal(size=shape).astype(np.float32)
+    found = session.run(["attribution"], {name_in: x, "target": np.array([281])})[0]
+    (expected,) = explainer(x, target=281).attributions.values()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
