@@ -6,7 +6,8 @@
    in its ``meta`` and told when a gradient has to pass the node.
 3. Everything else stays.
 
-Types and shapes are inferred along the way, because standard inference stops at the first such node.
+Types and shapes are inferred along the way, because standard inference stops at the first such node. Branches and
+bodies are gone through as well; what a body is fed has no known rank yet, so that operators that need one stay.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import onnx_ir as ir
 
 from onnxplain.engine.discover import import_submodules
 from onnxplain.engine.errors import UnsupportedNodeError
+from onnxplain.engine.graph.builder import names_of
+from onnxplain.engine.graph.captures import subgraphs
 from onnxplain.engine.graph.infer import InferringBuilder, infer_node
 from onnxplain.engine.graph.passes import fused
 from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON, SPLITTERS
@@ -30,24 +33,30 @@ class SplitFusedPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
-        nodes = list(graph)
-        if not any((n.domain, n.op_type) in SPLITTERS for n in nodes):
+        if not any((n.domain, n.op_type) in SPLITTERS for n in ir.traversal.RecursiveGraphIterator(graph)):
             return ir.passes.PassResult(model, modified=False)
-        opset = graph.opset_imports.get("", 18)
-        splitter = _Splitter(graph)
-        for node in nodes:
-            if (node.domain, node.op_type) in SPLITTERS:
-                splitter.split(node)
-            else:
-                infer_node(node, opset)
+        count = _split_all(graph, graph.opset_imports.get("", 18), names_of(graph))
         if all(n.domain != CONTRIB for n in graph.all_nodes()):
             graph.opset_imports.pop(CONTRIB, None)
-        return ir.passes.PassResult(model, modified=splitter.count > 0)
+        return ir.passes.PassResult(model, modified=count > 0)
+
+
+def _split_all(graph: ir.Graph, opset: int, taken: set[str]) -> int:
+    """Split the nodes of a graph and of the graphs inside it; how many that were."""
+    splitter, inside = _Splitter(graph, opset, taken), 0
+    for node in list(graph):
+        inside += sum(_split_all(inner, opset, taken) for inner in subgraphs(node))
+        if (node.domain, node.op_type) in SPLITTERS:
+            splitter.split(node)
+        else:
+            infer_node(node, opset)
+    return splitter.count + inside
 
 
 class _Splitter:
-    def __init__(self, graph: ir.Graph) -> None:
-        self.op = InferringBuilder(graph)
+    def __init__(self, graph: ir.Graph, opset: int, taken: set[str]) -> None:
+        self.op = InferringBuilder(graph, taken)
+        self.op.opset = opset
         self.graph, self.count = graph, 0
 
     def split(self, node: ir.Node) -> None:
