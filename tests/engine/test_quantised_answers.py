@@ -1,4 +1,7 @@
-"""Answers at the end of the integers' range: the answer has no gradient there, what is rounded to it has."""
+"""Quantised models as a whole: answers at the end of the integers' range, and integers inside of branches.
+
+The answer has no gradient at the end of the range, what is rounded to it has.
+"""
 
 from __future__ import annotations
 
@@ -63,3 +66,37 @@ def test_an_end_of_the_range_at_zero_may_be_a_relu_and_stays(integer: type, zero
     low, high = np.iinfo(integer).min, np.iinfo(integer).max
     kept = (x[0] > 0) | (zero != low) if zero != high else x[0] < 0
     np.testing.assert_array_equal(found, kept.astype(np.float32))
+
+
+def branched(quantised: bool) -> onnx.ModelProto:
+    """If the sum is positive, a product of what was quantised outside and a saturating one inside; else a Neg."""
+    inside = [
+        node("DequantizeLinear", "xq s zero", "xd"), node("MatMul", "xd w", "m"),
+        node("QuantizeLinear", "m s zero", "mq"), node("DequantizeLinear", "mq s zero", "md"), node("Mul", "md md", "t"),
+    ] if quantised else [node("MatMul", "x w", "m"), node("Clip", "m low high", "md"), node("Mul", "md md", "t")]  # fmt: skip
+    graphs = [
+        onnx.helper.make_graph(nodes, "g", [], [onnx.helper.make_tensor_value_info(out, 1, [None, 2])])
+        for nodes, out in ((inside, "t"), ([node("Neg", "x", "e")], "e"))
+    ]
+    nodes = [node("QuantizeLinear", "x s zero", "xq")] if quantised else []
+    nodes += [node("ReduceSum", "x", "total", keepdims=0), node("Greater", "total none", "c")]
+    nodes.append(onnx.helper.make_node("If", ["c"], ["y"], name="y_node", then_branch=graphs[0], else_branch=graphs[1]))
+    weights = {
+        "s": np.array(0.01), "zero": np.array(0, np.int8), "w": np.array([[0.9, -0.3], [0.5, 0.2]]), "none": np.array(0.0),
+        "low": np.array(-1.28), "high": np.array(1.27),
+    }  # fmt: skip
+    return model(nodes, {"x": ["N", 2]}, {"y": [None, 2]}, weights)
+
+
+@pytest.mark.parametrize("quantisation", ["straight_through", "float_shadow"])
+def test_integers_inside_of_a_branch(quantisation: str) -> None:
+    x = np.array([[1.2, 0.9], [0.5, 0.2]], np.float32)
+    for target in (0, 1):
+        e = ox.explain(branched(True), x, method="fullgrad", target=target, quantisation=quantisation)
+        truth = ox.explain(branched(False), x, method="fullgrad", target=target)
+        assert e.quantisation == quantisation
+        assert e.residual is not None and e.residual.relative.max() < 1e-5
+        np.testing.assert_allclose(e.attributions["x"], truth.attributions["x"], atol=0.02)
+        np.testing.assert_allclose(e.outputs["y"], truth.outputs["y"], atol=0.02)
+    if quantisation == "float_shadow":  # nothing is rounded: the same to the last digits
+        np.testing.assert_allclose(e.attributions["x"], truth.attributions["x"], rtol=1e-5)

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import UnsupportedNodeError
-from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.builder import Builder, names_of
+from onnxplain.engine.graph.captures import subgraphs
 from onnxplain.engine.graph.infer import InferringBuilder, infer_node
 from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON
 from onnxplain.engine.graph.shapes import FLOATS, constant, dims, rank
@@ -45,11 +47,11 @@ _CONTRIB |= {"QAttention", "DynamicQuantizeLSTM"}
 
 
 def is_quantised(model: ir.Model) -> bool:
-    """Whether activations are quantised anywhere; dequantised weights alone need nothing."""
+    """Whether activations are quantised anywhere, in branches and bodies too; dequantised weights alone need nothing."""
     return any(
         (n.domain in ("", "ai.onnx") and n.op_type in _DYNAMIC)
         or (n.domain == CONTRIB and (n.op_type in _CONTRIB or n.op_type.startswith("QLinear")))
-        for n in model.graph
+        for n in ir.traversal.RecursiveGraphIterator(model.graph)
     )
 
 
@@ -70,20 +72,29 @@ class DequantizePass(ir.passes.InPlacePass):
         self.round_values = round_values
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        graph = model.graph
-        work = Work(InferringBuilder(graph), self.round_values)
-        for node in list(graph):
-            work.visit(node)
+        Work(model.graph, self.round_values).run()
+        common.LiftSubgraphInitializersToMainGraphPass()(model)
         return ir.passes.PassResult(model, modified=True)
 
 
 class Work:
     """The pass at work: the real form of every integer tensor so far."""
 
-    def __init__(self, op: InferringBuilder, round_values: bool) -> None:
-        self.op = op
+    def __init__(self, graph: ir.Graph, round_values: bool) -> None:
+        self.op = InferringBuilder(graph, names_of(graph))
         self.round_values = round_values
         self.reals: dict[ir.Value, Real] = {}
+
+    def run(self) -> None:
+        """Rewrite the graph, and the graphs inside it, in which captured integers keep their real form."""
+        outer = self.op
+        for node in list(outer.graph):
+            for inner in subgraphs(node):
+                self.op = InferringBuilder(inner, names_of(outer.graph))
+                self.op.opset = outer.opset
+                self.run()
+                self.op = outer
+            self.visit(node)
 
     def visit(self, node: ir.Node) -> None:
         """Rewrite one node, where it computes on integers."""
@@ -155,7 +166,8 @@ class Work:
 
     def put(self, old: ir.Value, new: ir.Value) -> None:
         """``new`` in the place of ``old``, under its name."""
-        if new.producer() is None or (new.name and not new.name.startswith("onnxplain/")):
+        made = new.producer()
+        if made is None or made.graph is not self.op.graph or (new.name and not new.name.startswith("onnxplain/")):
             new = self.op.Identity(new)
         name = old.name
         new.type, new.shape = new.type or old.type, new.shape or old.shape
