@@ -1,12 +1,13 @@
 """``onnxplain export``: a framework's model to ONNX, outputs compared before the file is there.
 
-A network is code, so what is named is a script and the function in it that makes the network. That
-function is run; nothing else of the script is guessed at.
+A PyTorch network is code, so what is named is a script and the function in it that makes the network. That
+function is run; nothing else of the script is guessed at. Keras files and SavedModels hold their network.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,11 +19,12 @@ import typer
 from onnxplain.cli import options as o
 from onnxplain.cli.application import app
 from onnxplain.cli.console import console, progress, show_json, table
-from onnxplain.engine.errors import ExportError, InputError
+from onnxplain.engine.errors import ExportError, InputError, OptionError
 
 if TYPE_CHECKING:
     from onnxplain.exporters import ExportReport
 
+_OWN_NAMES = ("opset", "external_data", "fold", "seed", "layout", "sample")
 #: Element types that a sample can be asked for in.
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "bool")
 
@@ -32,16 +34,17 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SCRIPT.py:FACTORY",
+            metavar="MODEL",
             show_default=False,
-            help="A function that returns a module, or (module, sample); or a .pt2 program.",
+            help="SCRIPT.py:FACTORY, a function that returns a model or (model, sample); a .keras or .h5 file; "
+            "a SavedModel's folder; a .pt2 program.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="ONNX", help="The file to write.", show_default=False)],
     sample: Annotated[
         list[str] | None,
         typer.Option(
-            "--sample", metavar="SHAPE", help="1x3x224x224, 1x50:int64 or a .npy; one per argument of the module."
+            "--sample", metavar="SHAPE", help="1x3x224x224, 1x50:int64 or a .npy; one per argument of the model."
         ),
     ] = None,
     opset: Annotated[int, typer.Option("--opset", help="Opset of the file.")] = 18,
@@ -51,13 +54,25 @@ def export(
         bool | None,
         typer.Option("--external-data/--one-file", help="Weights beside the file, or in it.", show_default=False),
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", metavar="AXES", help="NCHW or NHWC: how the file of a Keras model takes pictures."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-O", metavar="KEY=VALUE", help="Option of the framework's exporter, as -O open_axes=true."
+        ),
+    ] = None,
     seed: o.Seed = 0,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write a PyTorch network as ONNX, and prove that the file gives the same outputs.
+    """Write a PyTorch, TensorFlow or Keras model as ONNX, and prove that the file gives the same outputs.
 
     onnxplain export train.py:make_net --sample 1x3x224x224 -o net.onnx
+
+    onnxplain export model.keras -o model.onnx
     """  # fmt: skip
     from onnxplain import exporters
     from onnxplain.cli.outputs import check_file
@@ -65,18 +80,55 @@ def export(
     check_file(out)
     given = [read_sample(text, seed) for text in sample or ()]
     network, own = load_network(source)
+    options = exporter_options(option or [], layout)
     if not given and own is None:
-        raise InputError("the network's input is not known; give --sample 1x3x224x224, or return (module, sample)")
+        if not draws_sample(network):
+            raise InputError("the network's input is not known; give --sample 1x3x224x224, or return (module, sample)")
+        options.setdefault("seed", seed)
     arrays = own if not given else given[0] if len(given) == 1 else tuple(given)
     with progress(1) as steps:
         steps.begin("exporting")
         report = exporters.export(
-            network, arrays, out, opset=opset, dynamic_batch=not fixed_batch, external_data=external_data, fold=fold
+            network,
+            arrays,
+            out,
+            opset=opset,
+            dynamic_batch=not fixed_batch,
+            external_data=external_data,
+            fold=fold,
+            **options,
         )
     if as_json:
         show_json(report.to_dict())
     elif not quiet:
         show_export(report)
+
+
+def exporter_options(given: Sequence[str], layout: str | None) -> dict[str, Any]:
+    """What is passed to the framework's exporter.
+
+    Raises:
+        OptionError: Not KEY=VALUE, an option that has a name of its own here, or an unknown layout.
+    """
+    from onnxplain.cli.explain import axes_of
+    from onnxplain.cli.literals import value_of
+
+    options: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise OptionError(f"--option '{text}' is not KEY=VALUE; write -O open_axes=true")
+        if key in _OWN_NAMES:
+            raise OptionError(f"--option '{text}': there is --{key.replace('_', '-')} for it; use that")
+        options[key] = value_of(value)
+    return options if layout is None else {**options, "layout": axes_of(layout)}
+
+
+def draws_sample(network: object) -> bool:
+    """Whether the network's exporter can make up an input."""
+    from onnxplain.exporters import exporters
+
+    return any(entry.draws_sample and entry.can_export(network) for _, entry in exporters)
 
 
 def read_sample(text: str, seed: int) -> Any:
@@ -115,7 +167,7 @@ def load_network(source: str) -> tuple[Any, Any]:
     script, colon, factory = source.rpartition(":")
     path = Path(script if colon and not Path(source).exists() else source)
     if path.suffix != ".py":
-        return _program(path), None
+        return (path if _is_tensorflow(path) else _program(path)), None
     if not factory or not colon:
         raise ExportError(
             f"'{source}' does not name a function; write {path.name}:make_net, a function that returns it"
@@ -126,6 +178,12 @@ def load_network(source: str) -> tuple[Any, Any]:
     return made if isinstance(made, tuple) and len(made) == 2 else (made, None)
 
 
+def _is_tensorflow(path: Path) -> bool:
+    from onnxplain.exporters.tensorflow_files import is_model
+
+    return path.exists() and is_model(path)
+
+
 def _call(path: Path, factory: str) -> Any:
     """Import the script as Python would (its folder on the path), and call the function."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -133,6 +191,7 @@ def _call(path: Path, factory: str) -> Any:
         raise ExportError(f"'{path}' cannot be imported; give a Python script")
     module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow would greet before the answer
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
@@ -143,7 +202,8 @@ def _call(path: Path, factory: str) -> Any:
     except ExportError:
         raise
     except ModuleNotFoundError as error:
-        hint = "pip install 'onnxplain[torch]'" if error.name == "torch" else f"install {error.name}"
+        extra = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}.get(error.name or "")
+        hint = f"pip install 'onnxplain[{extra}]'" if extra else f"install {error.name}"
         raise ExportError(f"'{path}' needs {error.name}, which is not installed; {hint}") from error
     except (Exception, SystemExit) as error:  # the user's own code: anything
         frames = traceback.extract_tb(error.__traceback__)
@@ -156,8 +216,12 @@ def _call(path: Path, factory: str) -> Any:
 
 def _program(path: Path) -> Any:
     """An exported program from a ``.pt2`` file; other checkpoints hold weights and no network."""
+    if path.is_dir():
+        raise ExportError(f"the folder '{path}' holds no saved_model.pb; give a SavedModel's folder, or a file")
     if not path.is_file():
-        raise ExportError(f"there is no file '{path}'; give SCRIPT.py:FACTORY, or a .pt2 program")
+        raise ExportError(
+            f"there is no file '{path}'; give SCRIPT.py:FACTORY, a Keras file, a SavedModel's folder or a .pt2"
+        )
     if path.suffix != ".pt2":
         raise ExportError(
             f"'{path}' holds weights and no network that could be exported; write a function that builds the network "

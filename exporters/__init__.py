@@ -43,11 +43,13 @@ class Exporter:
         accepts: The kinds of object it takes, as a message names them.
         can_export: Whether it takes an object; must not import the framework.
         export: ``export(obj, sample, request, *, its own options) -> ExportReport``.
+        draws_sample: Whether it takes None for the sample, and draws one where the model says enough.
     """
 
     accepts: str
     can_export: Callable[[object], bool]
     export: Callable[..., ExportReport]
+    draws_sample: bool = False
 
 
 exporters: Registry[Exporter] = Registry("exporter", "onnxplain.exporters", "onnxplain.exporters")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import onnx_ir as ir
 
-from onnxplain.engine.errors import ExportError
+from onnxplain.engine.errors import ExportError, OptionError
 from onnxplain.exporters.report import Folded, TensorInfo
 
 # The IR version that came with each opset, but 10 for everything older than opset 23: onnxruntime 1.19
@@ -81,6 +81,17 @@ def rename(model: ir.Model, values: Sequence[ir.Value], names: Sequence[str]) ->
         taken.pop(value.name or "", None)
         value.name = name
         taken[name] = value
+
+
+def rename_all(model: ir.Model, kind: str, values: Sequence[ir.Value], names: Sequence[str]) -> None:
+    """Give all graph inputs or all outputs (``kind``) their names.
+
+    Raises:
+        OptionError: Too many names, or too few.
+    """
+    if len(values) != len(names):
+        raise OptionError(f"{kind}_names has {len(names)} names, the model has {len(values)} {kind}s; name each once")
+    rename(model, values, names)
 
 
 def _make_way(value: ir.Value, taken: dict[str, ir.Value]) -> None:

@@ -168,17 +168,11 @@ def _publish(model: ir.Model, request: ExportRequest, input_names: list[str], ou
     inputs, outputs = model.graph.inputs, model.graph.outputs
     cleanup.set_versions(model, request.opset)
     cleanup.strip_private(model, _KEPT_METADATA)
-    _rename(model, "input", inputs, request.input_names or input_names)
+    cleanup.rename_all(model, "input", inputs, request.input_names or input_names)
     shared = sorted({value.name or "" for value in inputs} & set(output_names))
     if shared:
         raise OptionError(f"{', '.join(shared)} would name an input and an output; give other output_names")
-    _rename(model, "output", outputs, output_names)
-
-
-def _rename(model: ir.Model, kind: str, values: Sequence[ir.Value], names: Sequence[str]) -> None:
-    if len(values) != len(names):
-        raise OptionError(f"{kind}_names has {len(names)} names, the model has {len(values)} {kind}s; name each once")
-    cleanup.rename(model, values, names)
+    cleanup.rename_all(model, "output", outputs, output_names)
 
 
 def _cases(
