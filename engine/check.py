@@ -11,7 +11,7 @@ from onnxplain.engine.explainer import CompiledExplainer
 from onnxplain.engine.graph.model import ModelSource
 from onnxplain.engine.graph.names import describe
 from onnxplain.engine.graph.shapes import is_float
-from onnxplain.engine.heads import trailing_activation
+from onnxplain.engine.heads import is_rounded, trailing_activation
 from onnxplain.engine.loading import Model, load
 from onnxplain.engine.method import create
 from onnxplain.engine.rewrite import Rewriter
@@ -59,7 +59,7 @@ class CheckReport:
         operators: Status per operator on the way.
         dynamic: Symbolic or unknown sizes per input.
         opset: The model's opset, and the one that the rewritten graph has.
-        quantised: Whether quantised tensors lie on the way (the gradient is straight-through).
+        quantised: Whether quantised tensors lie on the way (the gradient is straight-through), or the answer is one.
         head: The trailing activation, empty where there is none.
         profile: The execution provider that was asked about.
         fallbacks: What of a file for that provider it would leave to the CPU, as far as its documentation tells.
@@ -141,6 +141,7 @@ def _check(loaded: Model, target: str | None, wrt: Sequence[str] | None) -> Chec
     adjoints = rewriter.backward_from(
         {seed.explained: seed.cotangent}, [rewriter.value(n) for n in names], collect=True
     )
+    report.quantised = is_rounded(output)
     _fill(report, adjoints, rewriter)
     return report
 
@@ -155,7 +156,7 @@ def _fill(report: CheckReport, adjoints: Adjoints, rewriter: Rewriter) -> None:
     report.obstacles = list(dict.fromkeys(found))
     report.problem = adjoints.problem
     report.blocked = [Obstacle(b.node, b.operator, "the gradient ends here", b.remedy) for b in adjoints.path.blocked]
-    report.quantised = any(n.op_type == "QuantizeLinear" for n in adjoints.path.nodes)
+    report.quantised |= any(n.op_type == "QuantizeLinear" for n in adjoints.path.nodes)
     counts: dict[str, list[bool]] = {}
     bias: dict[str, bool] = {}
     for node in adjoints.nodes:
