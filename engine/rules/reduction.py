@@ -62,10 +62,13 @@ class _Reduction:
     def of(op: Builder, node: Primal) -> _Reduction:
         noop = bool(node.attribute("noop_with_empty_axes", 0))
         total = rank(node.x())
-        listed = () if node.optional(1) is None else node.constant(1)
+        given = node.constant(1)
+        listed: Sequence[int] | None = [int(a) for a in given.reshape(-1)] if given is not None else None
+        if node.optional(1) is None:
+            listed = ()
         axes = None
         if listed is not None and total is not None:
-            chosen = [int(a) % total for a in listed]
+            chosen = [a % total for a in listed]
             axes = tuple(sorted(chosen)) if chosen or noop else tuple(range(total))
         elif node.optional(1) is None and noop:
             axes = ()
