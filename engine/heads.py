@@ -35,8 +35,10 @@ def trailing_activation(output: ir.Value) -> tuple[ir.Node | None, list[ir.Node]
 
 
 def is_rounded(output: ir.Value) -> bool:
-    """Whether the answer is quantised, and explained in front of its rounding."""
-    return _end(output)[2] is not None
+    """Whether the answer, or the logit in front of its activation, is quantised, and explained in front of its rounding."""
+    node, _ = trailing_activation(output)
+    logit = node.inputs[0] if node is not None else None
+    return any(_end(v)[2] is not None for v in (output, logit) if v is not None)
 
 
 def _end(output: ir.Value) -> tuple[ir.Value, list[ir.Node], set[str] | None]:
