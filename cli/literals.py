@@ -64,7 +64,9 @@ def _put(options: dict[str, Any], keys: list[str], value: Any, text: str) -> Non
     for key in keys[:-1]:
         options = options.setdefault(key, {})
         if not isinstance(options, dict):
-            raise OptionError(f"--option '{text}' sets a part of '{key}', which was given as a whole before; give one of them")
+            raise OptionError(
+                f"--option '{text}' sets a part of '{key}', which was given as a whole before; give one of them"
+            )
     options[keys[-1]] = value
 
 
