@@ -17,7 +17,7 @@ from onnxplain.exporters.report import Folded, TensorInfo
 
 # The IR version that came with each opset, but 10 for everything older than opset 23: onnxruntime 1.19
 # and later load it. A newer one is taken only where the opset asks for a newer runtime anyway.
-IR_VERSIONS: dict[int, int] = {18: 10, 19: 10, 20: 10, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
+IR_VERSIONS: dict[int, int] = dict.fromkeys(range(13, 23), 10) | {23: 11, 24: 12, 25: 13}
 
 # Operators that are layers to a user: when one of them has fewer nodes than in the network, its
 # parameters live on in a neighbour. Plumbing (shapes, casts) is not worth a word.

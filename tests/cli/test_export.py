@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -144,3 +145,70 @@ def test_a_damaged_program(tmp_path: Path) -> None:
     (tmp_path / "net.pt2").write_bytes(b"damaged")
     with pytest.raises(ExportError, match="is no exported program"):
         load_network(str(tmp_path / "net.pt2"))
+
+
+# ----- with TensorFlow ------------------------------------------------------------------------------
+
+NETWORK = """
+import keras
+
+def make():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((6, 5, 3), name="x"), keras.layers.Conv2D(2, 3), keras.layers.Flatten()])
+"""
+TENSORFLOW = (
+    pytest.mark.tensorflow,
+    # TensorFlow and Keras use what numpy deprecates; this package's own warnings are errors as ever.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+)
+
+
+def tensorflow(test: Any) -> Any:
+    for mark in TENSORFLOW:
+        test = mark(test)
+    return test
+
+
+@tensorflow
+def test_a_keras_script_and_its_file_need_no_sample(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx", reason="needs the tensorflow extra")
+    path, out = script(tmp_path, NETWORK), tmp_path / "m.onnx"
+    model, _ = load_network(f"{path}:make")
+    model.save(tmp_path / "net.keras")
+    x = np.random.default_rng(0).standard_normal((4, 6, 5, 3)).astype(np.float32)
+    for source in (f"{path}:make", tmp_path / "net.keras"):
+        result = call("export", source, "-o", out)
+        assert result.exit_code == 0, result.stderr
+        (got,) = ort.InferenceSession(str(out), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+        np.testing.assert_allclose(got, np.asarray(model(x)), rtol=1e-5, atol=1e-6)  # float32
+
+
+@tensorflow
+def test_layout_and_options_of_the_exporter(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx", reason="needs the tensorflow extra")
+    path, out = script(tmp_path, NETWORK), tmp_path / "m.onnx"
+    report = json.loads(call("export", f"{path}:make", "-o", out, "--layout", "nchw", "--json").stdout)
+    assert report["inputs"][0]["shape"] == ["batch", 3, 6, 5]
+    assert "has no option 'speed'" in refused("export", f"{path}:make", "-o", out, "-O", "speed=3")
+    assert "use NCHW or NHWC" in refused("export", f"{path}:make", "-o", out, "--layout", "HWC")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("open_axes", "is not KEY=VALUE"), ("opset=9", "there is --opset for it"), ("=3", "is not KEY")]
+)
+def test_bad_options_of_the_exporter(text: str, words: str, tmp_path: Path) -> None:
+    path = script(tmp_path, "def make(): return object()")
+    assert words in refused("export", f"{path}:make", "-o", tmp_path / "m.onnx", "-O", text)
+
+
+def test_folders_and_files_without_a_network(tmp_path: Path) -> None:
+    assert "holds no saved_model.pb" in refused("export", tmp_path, "-o", tmp_path / "m.onnx")
+    assert "there is no file" in refused("export", tmp_path / "none.keras", "-o", tmp_path / "m.onnx")
+
+
+def test_a_keras_file_without_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.keras").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    refusal = refused("export", tmp_path / "net.keras", "-o", tmp_path / "m.onnx")
+    assert "pip install 'onnxplain[tensorflow]'" in refusal

@@ -276,6 +276,15 @@ def test_names_of_the_users(tmp_path: Path) -> None:
         export(transformer(), None, tmp_path / "m.onnx", output_names=["a", "b"])
 
 
+@pytest.mark.parametrize("opset", [13, 15, 17])
+def test_older_opsets(opset: int, tmp_path: Path) -> None:
+    model = convolutional()
+    report = export(model, None, tmp_path / "m.onnx", opset=opset)
+    assert [(entry.domain, entry.version) for entry in onnx.load(report.path).opset_import] == [("", opset)]
+    x = draw(4, 12, 10, 3)
+    assert relative(session(report.path).run(None, {"image": x})[0], model(x)) < TOLERANCE
+
+
 # --- what is left behind ------------------------------------------------------------------------------
 
 
