@@ -122,7 +122,9 @@ def vjp(
 
 def _check_backend(backend: str, providers: object, custom_ops: object) -> None:
     if backend != TRAINING:
-        raise OptionError(f"unknown backend {backend!r}; the one there is beside the engine's own rules is '{TRAINING}'")
+        raise OptionError(
+            f"unknown backend {backend!r}; the one there is beside the engine's own rules is '{TRAINING}'"
+        )
     for name, given in (("providers", providers), ("custom_ops", custom_ops)):
         if given is not None:
             raise OptionError(f"backend='{TRAINING}' runs on the CPU, without custom operators; leave {name}= out")
