@@ -215,7 +215,7 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):  # the second from protobuf in pure Python
         raise ModelFileError(
             f"{name}: not an ONNX file, or a truncated one (its protobuf does not parse); export or copy it again"
         ) from None
