@@ -9,8 +9,8 @@ import numpy as np
 from onnxplain.engine.draws import generator
 from onnxplain.engine.evaluation.case import Case
 from onnxplain.engine.evaluation.fills import emptied
+from onnxplain.engine.evaluation.similarity import ranks
 from onnxplain.engine.explanation import Array
-from onnxplain.engine.extras import optional
 
 #: A row whose spread is below this share of its size is constant: what is left is the rounding of float32 scores.
 _CONSTANT = 2e-7
@@ -34,9 +34,8 @@ def pearson(a: Array, b: Array, scale: Array | None = None) -> Array:
 
 def spearman(a: Array, b: Array, scale: Array | None = None) -> Array:
     """Pearson's coefficient of the ranks; equal values share the mean of their ranks."""
-    stats = optional("scipy.stats", "a rank correlation", "choose another measure")
     first, second = (np.asarray(v, dtype=np.float64) for v in (a, b))
-    found = pearson(stats.rankdata(first, axis=1), stats.rankdata(second, axis=1))
+    found = pearson(ranks(first), ranks(second))
     return np.where(_constant(first) | _constant(second, scale), np.nan, found)
 
 

@@ -26,7 +26,7 @@ PERCENTILE = 99.0
 
 def spearman(a: Array, b: Array) -> Array:
     """Rank correlation over places, signs included; equal values share their mean rank."""
-    return _pearson(_ranks(_rows(a)), _ranks(_rows(b)))
+    return _pearson(ranks(_rows(a)), ranks(_rows(b)))
 
 
 def spearman_absolute(a: Array, b: Array) -> Array:
@@ -94,7 +94,7 @@ def _flat(maps: Array) -> Array:
     return np.asarray(rows.max(axis=1) == rows.min(axis=1))
 
 
-def _ranks(rows: Array) -> Array:
+def ranks(rows: Array) -> Array:
     """Mean ranks, as ``scipy.stats.rankdata`` gives them."""
     found = np.zeros(rows.shape)
     for n, row in enumerate(rows):
