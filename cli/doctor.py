@@ -21,8 +21,17 @@ from onnxplain.cli.application import ANSWER_NO, app
 from onnxplain.cli.console import console, show_json, table
 
 #: Newest releases that the test suite has run on; a newer one is no problem, but worth a remark.
-TESTED = {"numpy": "2.4", "onnx": "1.23", "onnx-ir": "1.1", "onnxruntime": "1.31", "typer": "0.29", "torch": "2.13"}
-OPTIONAL = ("torch", "onnxscript", "safetensors")
+TESTED = {"numpy": "2.4", "onnx": "1.23", "onnx-ir": "1.1", "onnxruntime": "1.31", "typer": "0.29"}
+
+#: Packages that only some work needs, one a line: what for, how to get it, the newest release tested. ``a|b``: either.
+OPTIONAL = {
+    "torch": ("PyTorch exports", "onnxplain[torch]", "2.13"),
+    "onnxscript": ("PyTorch exports", "onnxplain[torch]", "0.7"),
+    "tensorflow|tensorflow-cpu": ("TensorFlow exports", "onnxplain[tensorflow]", "2.21"),
+    "keras": ("Keras exports", "onnxplain[tensorflow]", "3.15"),
+    "tf2onnx": ("Keras exports", "onnxplain[tensorflow]", "1.17"),
+    "safetensors": (".safetensors files", "safetensors", ""),
+}
 
 
 @dataclass
@@ -82,8 +91,8 @@ def diagnose() -> Diagnosis:
     found.ort_training, found.ort_training_remark = available()
     needed = _requirements()
     needed |= dict.fromkeys(found.runtime_owners, ".".join(map(str, runtime.OLDEST)))
-    for name in sorted({*needed, *OPTIONAL}):
-        found.packages.append(_package(name, needed.get(name, ""), found.problems))
+    found.packages += [_package(name, needed[name], found.problems) for name in sorted(needed)]
+    found.packages += [_optional(*line) for line in OPTIONAL.items() if line[0] not in needed]
     try:
         module = runtime.import_runtime()
     except RuntimeMissingError as error:
@@ -104,8 +113,8 @@ def _with(found: Diagnosis, problem: str) -> Diagnosis:
     return found
 
 
-def _requirements() -> dict[str, str]:
-    """What the package itself asks for, without its extras: name -> oldest version."""
+def _requirements(*, extras: bool = False) -> dict[str, str]:
+    """What the package itself asks for, or its extras do: name -> oldest version."""
     try:
         texts = requires("onnxplain") or []
     except PackageNotFoundError:  # run from a folder, not installed
@@ -113,27 +122,55 @@ def _requirements() -> dict[str, str]:
     found = {}
     for text in texts:
         parts = re.match(r"([\w.-]+)\s*(?:\(?>=\s*([\d.]+))?", text)
-        if parts and "extra ==" not in text:
+        if parts and ("extra ==" in text) == extras:
             found[parts[1].lower()] = parts[2] or ""
     return found
 
 
 def _package(name: str, oldest: str, problems: list[str]) -> Package:
-    entry = Package(name, required=f">={oldest}" if oldest else "")
-    try:
-        entry.installed = version(name)
-    except PackageNotFoundError:
-        entry.remark = "not installed" + ("" if name not in OPTIONAL else ", optional")
-        if name not in OPTIONAL:
-            problems.append(f"{name} is not installed; pip install {name}")
-        return entry
-    newest = TESTED.get("onnxruntime" if name.startswith("onnxruntime") else name)
-    if oldest and _numbers(entry.installed) < _numbers(oldest):
+    """A package that every use needs; what is wrong with it is a problem."""
+    entry = Package(name, _version(name), f">={oldest}" if oldest else "")
+    newest = TESTED.get("onnxruntime" if name.startswith("onnxruntime") else name, "")
+    if not entry.installed:
+        entry.remark = "not installed"
+        problems.append(f"{name} is not installed; pip install {name}")
+    elif _older(entry.installed, oldest):
         entry.remark = f"older than {oldest}"
         problems.append(f"{name} {entry.installed} is older than {oldest}; pip install -U {name}")
-    elif newest and _numbers(entry.installed)[:2] > _numbers(newest):
-        entry.remark = f"newer than the tested {newest}"
+    else:
+        entry.remark = _newer(entry.installed, newest)
     return entry
+
+
+def _optional(names: str, line: tuple[str, str, str]) -> Package:
+    """A package of :data:`OPTIONAL`; nothing about it is a problem."""
+    use, source, newest = line
+    first, *others = names.split("|")
+    name = next((n for n in (first, *others) if _version(n)), first)
+    oldest = _requirements(extras=True).get(first, "")
+    entry = Package(name, _version(name), f">={oldest}" if oldest else "", use)
+    if not entry.installed:
+        entry.remark = f"{use}: pip install '{source}'"
+    elif _older(entry.installed, oldest):
+        entry.remark = f"{use}; older than {oldest}: pip install -U '{source}'"
+    elif newer := _newer(entry.installed, newest):
+        entry.remark = f"{use}; {newer}"
+    return entry
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _older(installed: str, oldest: str) -> bool:
+    return bool(oldest) and _numbers(installed) < _numbers(oldest)
+
+
+def _newer(installed: str, newest: str) -> str:
+    return f"newer than the tested {newest}" if newest and _numbers(installed)[:2] > _numbers(newest) else ""
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,8 @@ from command_line import call
 from onnxplain.cli import doctor
 from onnxplain.engine.errors import RuntimeMissingError
 from onnxplain.engine.session import runtime
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_sound_installation() -> None:
@@ -57,10 +61,40 @@ def test_no_runtime_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_old_and_a_missing_package_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_requirements", lambda: {"onnx": "99.0", "no-such-package": ""})
+    monkeypatch.setattr(doctor, "_requirements", lambda *, extras=False: {"onnx": "99.0", "no-such-package": ""})
     found = doctor.diagnose()
     assert any("onnx " in problem and "older than 99.0" in problem for problem in found.problems)
     assert any("no-such-package is not installed" in problem for problem in found.problems)
+
+
+@pytest.mark.parametrize("line", doctor.OPTIONAL)
+def test_what_exports_need_is_listed_with_the_way_to_get_it(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = line.split("|")
+    use, source, newest = doctor.OPTIONAL[line]
+    monkeypatch.setattr(doctor, "_version", lambda name: "")
+    (found,) = (p for p in doctor.diagnose().packages if p.name in names)
+    assert (found.name, found.installed, found.remark) == (names[0], "", f"{use}: pip install '{source}'")
+    monkeypatch.setattr(doctor, "_version", lambda name: "999.0" if name == names[-1] else "")
+    (found,) = (p for p in doctor.diagnose().packages if p.name in names)
+    assert (found.name, found.installed) == (names[-1], "999.0")
+    assert found.remark == (f"{use}; newer than the tested {newest}" if newest else use)
+
+
+def test_the_packages_of_every_export_extra_are_listed() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    listed = {n: source for names, (_, source, _) in doctor.OPTIONAL.items() for n in names.split("|")}
+    for extra in {source.split("[")[1].rstrip("]") for source in listed.values() if "[" in source}:
+        for text in extras[extra]:
+            name = re.match(r"[\w-]+", text)
+            assert name and listed.get(name[0], f"onnxplain[{extra}]") == f"onnxplain[{extra}]"
+            assert name[0] in listed or name[0] == "onnxplain", f"{name[0]} of [{extra}] has no line in OPTIONAL"
+
+
+def test_an_optional_package_that_is_too_old_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.1")
+    monkeypatch.setattr(doctor, "_requirements", lambda *, extras=False: {"torch": "2.9"} if extras else {})
+    found = next(p for p in doctor.diagnose().packages if p.name == "torch")
+    assert found.remark == "PyTorch exports; older than 2.9: pip install -U 'onnxplain[torch]'"
 
 
 def test_a_newer_package_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
