@@ -24,7 +24,7 @@ from onnxplain.engine.errors import ExportError, InputError, OptionError
 if TYPE_CHECKING:
     from onnxplain.exporters import ExportReport
 
-_OWN_NAMES = ("opset", "external_data", "fold", "seed", "layout", "sample")
+_OWN_NAMES = ("opset", "external_data", "fold", "seed", "layout", "sample", "weights")
 #: Element types that a sample can be asked for in.
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "bool")
 
@@ -45,6 +45,15 @@ def export(
         list[str] | None,
         typer.Option(
             "--sample", metavar="SHAPE", help="1x3x224x224, 1x50:int64 or a .npy; one per argument of the model."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Checkpoint for the factory's network: .pt, .safetensors.",
+            show_default=False,
         ),
     ] = None,
     opset: Annotated[int, typer.Option("--opset", help="Opset of the file.")] = 18,
@@ -72,6 +81,8 @@ def export(
 
     onnxplain export train.py:make_net --sample 1x3x224x224 -o net.onnx
 
+    onnxplain export train.py:make_net --weights best.safetensors --sample 1x3x224x224 -o net.onnx
+
     onnxplain export model.keras -o model.onnx
     """  # fmt: skip
     from onnxplain import exporters
@@ -80,7 +91,7 @@ def export(
     check_file(out)
     given = [read_sample(text, seed) for text in sample or ()]
     network, own = load_network(source)
-    options = exporter_options(option or [], layout)
+    options = exporter_options(option or [], layout) | ({} if weights is None else {"weights": weights})
     if not given and own is None:
         if not draws_sample(network):
             raise InputError("the network's input is not known; give --sample 1x3x224x224, or return (module, sample)")
@@ -225,7 +236,7 @@ def _program(path: Path) -> Any:
     if path.suffix != ".pt2":
         raise ExportError(
             f"'{path}' holds weights and no network that could be exported; write a function that builds the network "
-            "and loads them, and give SCRIPT.py:FACTORY"
+            f"and give SCRIPT.py:FACTORY --weights {path}"
         )
     try:
         import torch

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -17,6 +18,7 @@ import onnx_ir as ir
 from onnxplain.engine.errors import ExportError, OptionError
 from onnxplain.exporters import Exporter, ExportReport, ExportRequest, cleanup, exporters, verify, writing
 from onnxplain.exporters.torch_models import ModuleSource, Source, quiet, source_of, to_numpy
+from onnxplain.exporters.torch_weights import load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,7 @@ def export(
     request: ExportRequest,
     *,
     dynamic_shapes: Any = None,
+    weights: str | Path | None = None,
 ) -> ExportReport:
     """Write a PyTorch model as ONNX; see :func:`onnxplain.exporters.export` for the common arguments.
 
@@ -49,6 +52,7 @@ def export(
         sample: A tensor or array, a tuple of them, or a dict from argument name to tensor.
         request: What is asked for.
         dynamic_shapes: As ``torch.export.export`` takes it, for a module with more open axes than the batch.
+        weights: A checkpoint to load into the module first: :func:`onnxplain.exporters.torch_weights.load_weights`.
 
     Raises:
         ExportError: PyTorch cannot export the model, or the file disagrees with it.
@@ -57,7 +61,13 @@ def export(
         OutputError: The file cannot be written.
     """
     _check_options(obj, request, dynamic_shapes)
-    source = source_of(obj, sample)
+    if weights is not None:
+        _load(obj, weights)
+    return export_source(source_of(obj, sample), request, dynamic_shapes=dynamic_shapes)
+
+
+def export_source(source: Source, request: ExportRequest, *, dynamic_shapes: Any = None) -> ExportReport:
+    """:func:`export`, where model and sample have been brought together."""
     with writing.staged(request.path) as staged, source.evaluating():
         outputs = _named_outputs(source.run(source.sample), request.output_names)
         traced = source.trace_sample(request.dynamic_batch)
@@ -106,6 +116,14 @@ def _check_options(obj: Any, request: ExportRequest, dynamic_shapes: Any) -> Non
         raise OptionError("an exported program has its open axes already; give dynamic_shapes to torch.export.export")
     if importlib.util.find_spec("onnxscript") is None:
         raise ExportError("PyTorch exports through onnxscript, which is not installed; pip install 'onnxplain[torch]'")
+
+
+def _load(obj: Any, weights: str | Path) -> None:
+    import torch
+
+    if isinstance(obj, torch.export.ExportedProgram):
+        raise OptionError("an exported program has its weights already; give them to the module before it is exported")
+    load_weights(obj, weights)
 
 
 def _simplify(program: torch.onnx.ONNXProgram, fold: bool) -> None:
