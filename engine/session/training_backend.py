@@ -23,7 +23,8 @@ from onnxplain.engine.errors import BlockedGradientError, InputError, RuntimeMis
 from onnxplain.engine.graph.model import to_proto
 from onnxplain.engine.session import runtime
 from onnxplain.engine.session.training_child import TOLD, UNFIT
-from onnxplain.engine.session.training_graph import STEM, TrainingGraph, training_graph
+from onnxplain.engine.session.training_forms import STEM
+from onnxplain.engine.session.training_graph import TrainingGraph, training_graph
 
 #: Environment variable that names the folder.
 VARIABLE = "ONNXPLAIN_ORT_TRAINING"

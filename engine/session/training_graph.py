@@ -6,7 +6,7 @@ differentiated and what is seeded, and only in the forms that were compared. Wha
 
 1. opset -> at most 21, IR version -> at most 10
 2. sizes of the inputs -> those of the arrays at hand, and every inner shape is inferred from them anew
-3. BatchNormalization -> Mul, Add; Sum -> Add, Add, ...; LayerNormalization -> with a bias, and all three results named
+3. operators that :mod:`onnxplain.engine.session.training_forms` writes in terms of others
 4. an input or initializer -> one Identity per use; likewise what one node reads twice
 5. loss = sum of all elements of (seeded tensor x cotangent), over the seeded tensors
 """
@@ -22,37 +22,36 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxplain.engine.errors import InputError, UnsupportedNodeError
+from onnxplain.engine.session.training_forms import FORMS, STEM, Writer, attribute
 
 #: Newest versions that the runtime loads.
 OPSET, IR_VERSION = 21, 10
-
-#: Stem of the names that are added.
-STEM = "onnxplain/training"
 
 INSTEAD = "leave backend= out: the engine's own rules serve it"
 
 #: Operators whose gradient agrees with finite differences, in every form that `_CHECKS` does not refuse.
 _RIGHT = (
-    "Abs Add AveragePool BatchNormalization Cast Clip Concat Conv Cos Div Erf Exp Expand Flatten Gather GatherElements "
-    "GatherND Gelu Gemm GlobalAveragePool Identity LayerNormalization LeakyRelu Log LogSoftmax MatMul Max MaxPool Min Mul "
-    "Neg Pad Pow Reciprocal ReduceL2 ReduceLogSumExp ReduceMean ReduceSum Relu Reshape ScatterElements ScatterND Sigmoid "
-    "Sin Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze Where"
+    "Abs Add AveragePool Cast Clip Concat Conv Cos Div Erf Exp Expand Flatten Gather GatherElements GatherND Gemm "
+    "GlobalAveragePool Identity LeakyRelu Log LogSoftmax MatMul Max MaxPool Min Mul Neg Pad Reciprocal ReduceL2 "
+    "ReduceLogSumExp ReduceMean ReduceSum Relu Reshape ScatterElements ScatterND Sigmoid Sin Slice Softmax Sqrt Squeeze "
+    "Sub Tanh Tile TopK Transpose Trilu Unsqueeze"
 )
-RIGHT = frozenset(_RIGHT.split())
+RIGHT = frozenset(_RIGHT.split()) | frozenset(FORMS)
 
 #: Operators that the builder takes, and then fails on or gets wrong; what it does is told.
 WRONG = {
-    "ConvTranspose": "its gradient has no kernel in onnxruntime-training",
     "Dropout": "onnxruntime-training takes it for training mode and scales the gradient by 1 / (1 - ratio)",
     "GRU": "onnxruntime-training's gradient of it ends the process",
     "LSTM": "onnxruntime-training's gradient of it ends the process",
-    "Resize": "its gradient has no kernel in onnxruntime-training",
 }
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 #: Reads sizes alone, so that no derivative is lost behind it.
 _SIZES = frozenset({"Shape", "Size"})
+
+#: Without shape inference in onnx 1.23; the result has the first operand's shape.
+_UNINFERRED = frozenset({"GroupNormalization"})
 
 #: Go to integers that stand for the floats.
 _ROUNDS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
@@ -178,7 +177,9 @@ def _with_sizes(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]
     for value in graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-    found = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True).graph
+    found = onnx.shape_inference.infer_shapes(
+        _inferable(model), check_type=False, strict_mode=False, data_prop=True
+    ).graph
     types: dict[str, tuple[int, Shape | None]] = {}
     for value in (*found.input, *found.value_info, *found.output):
         tensor = value.type.tensor_type
@@ -189,11 +190,23 @@ def _with_sizes(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]
     return _Known(list(graph.node), types, weights)
 
 
+def _inferable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, with what onnx infers no shape of replaced by an operator of the same shape."""
+    if not any(node.op_type in _UNINFERRED for node in model.graph.node):
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for node in made.graph.node:
+        if node.op_type in _UNINFERRED:
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1]))
+    return made
+
+
 def _reads(node: onnx.NodeProto) -> list[str]:
     """Names that a node reads; of the graphs inside it all names, which is more than they capture."""
     names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+    for held in node.attribute:
+        for graph in (*([held.g] if held.HasField("g") else []), *held.graphs):
             names += [name for inner in graph.node for name in _reads(inner)]
             names += [value.name for value in graph.output]
     return names
@@ -240,9 +253,14 @@ def _unsupported(node: onnx.NodeProto, reason: str) -> UnsupportedNodeError:
     return UnsupportedNodeError(_name(node), operator, reason, INSTEAD)
 
 
+def _between(node: onnx.NodeProto, known: _Known) -> bool:
+    """Whether the gradient passes through a node."""
+    return bool(known.path.intersection(node.output) and known.path.intersection(_reads(node)))
+
+
 def _refuse(node: onnx.NodeProto, known: _Known) -> None:
     """Raise if the gradient passes through the node and the builder does not get it right."""
-    if not known.path.intersection(node.output) or not known.path.intersection(_reads(node)):
+    if not _between(node, known):
         return
     if node.domain not in ("", "ai.onnx") or node.op_type not in RIGHT:
         raise _unsupported(node, WRONG.get(node.op_type, "onnxruntime-training has no gradient of it"))
@@ -263,49 +281,47 @@ def _refuse(node: onnx.NodeProto, known: _Known) -> None:
         raise _unsupported(node, reason)
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    found = next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
-    return found.decode() if isinstance(found, bytes) else found
-
-
 def _on_path(known: _Known, node: onnx.NodeProto, first: int) -> bool:
     """Whether an operand from a position on is differentiated."""
     return bool(known.path.intersection(node.input[first:]))
 
 
 def _conv(node: onnx.NodeProto, known: _Known) -> str | None:
-    if _attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID"):
+    if attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID"):
         return None
     return "onnxruntime-training's gradient of it ignores auto_pad"
 
 
 def _average_pool(node: onnx.NodeProto, known: _Known) -> str | None:
-    if any(d != 1 for d in _attribute(node, "dilations", ())):
+    if any(d != 1 for d in attribute(node, "dilations", ())):
         return "onnxruntime-training's gradient of it ignores dilations"
-    if len(_attribute(node, "kernel_shape", ())) > 2:
+    if len(attribute(node, "kernel_shape", ())) > 2:
         return "onnxruntime-training's gradient over three axes is wrong (finite differences)"
-    if _attribute(node, "ceil_mode", 0) and _attribute(node, "count_include_pad", 0):
+    if attribute(node, "ceil_mode", 0) and attribute(node, "count_include_pad", 0):
         return "release 1.19.2 divides by another count than the standard where ceil_mode meets count_include_pad"
     return _conv(node, known)
 
 
-def _gelu(node: onnx.NodeProto, known: _Known) -> str | None:
-    if _attribute(node, "approximate", "none") == "none":
+def _sized(node: onnx.NodeProto, known: _Known) -> str | None:
+    if all(name and known.shape(name) for name in node.output):
         return None
-    return "onnxruntime-training gives the gradient of the exact Gelu for the tanh form"
+    return "the sizes of its parts are not known"
 
 
-def _split(node: onnx.NodeProto, known: _Known) -> str | None:
-    if all(name in known.path for name in node.output):
-        return None
-    return "a part of it leads nowhere, and onnxruntime-training's gradient then has the other parts' shape"
+def _resize(node: onnx.NodeProto, known: _Known) -> str | None:
+    if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        return "sizes that keep the aspect ratio are not written as a matrix per axis"
+    if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return "a cropped region is not written as a matrix per axis"
+    return _first_only(node, known)
 
 
-def _where(node: onnx.NodeProto, known: _Known) -> str | None:
-    result = known.shape(node.output[0])
-    if all(known.shape(name) == result for name in node.input[1:] if name in known.path):
-        return None
-    return "a branch is broadcast, and onnxruntime-training does not sum its gradient back"
+def _conv_transpose(node: onnx.NodeProto, known: _Known) -> str | None:
+    if known.shape(node.input[1]) is None:
+        return "the sizes of its kernel are not known"
+    if attribute(node, "output_shape", None) is not None:
+        return "it is only served with pads that are written out"
+    return _conv(node, known)
 
 
 def _first_only(node: onnx.NodeProto, known: _Known) -> str | None:
@@ -315,16 +331,10 @@ def _first_only(node: onnx.NodeProto, known: _Known) -> str | None:
 
 
 def _pad(node: onnx.NodeProto, known: _Known) -> str | None:
-    if _attribute(node, "mode", "constant") != "constant":
+    if attribute(node, "mode", "constant") != "constant":
         return "onnxruntime-training has no gradient of other modes than 'constant'"
     if len(node.input) > 3 and node.input[3]:
         return "onnxruntime-training's gradient of it ignores the axes"
-    return _first_only(node, known)
-
-
-def _pow(node: onnx.NodeProto, known: _Known) -> str | None:
-    if known.shape(node.input[0]) != known.shape(node.output[0]):
-        return "its base is broadcast, and onnxruntime-training does not sum its gradient back"
     return _first_only(node, known)
 
 
@@ -338,7 +348,7 @@ def _slice(node: onnx.NodeProto, known: _Known) -> str | None:
 
 
 def _scatter(node: onnx.NodeProto, known: _Known) -> str | None:
-    if _attribute(node, "reduction", "none") == "none":
+    if attribute(node, "reduction", "none") == "none":
         return None
     return "onnxruntime-training's gradient of it ignores the reduction"
 
@@ -350,7 +360,7 @@ def _normalization(node: onnx.NodeProto, known: _Known) -> str | None:
 
 
 def _batch_normalization(node: onnx.NodeProto, known: _Known) -> str | None:
-    if _attribute(node, "training_mode", 0) == 0 and len(node.output) == 1:
+    if attribute(node, "training_mode", 0) == 0 and len(node.output) == 1:
         return None
     return "it runs in training mode"
 
@@ -360,69 +370,34 @@ _CHECKS: dict[str, Callable[[onnx.NodeProto, _Known], str | None]] = {
     "BatchNormalization": _batch_normalization,
     "Clip": _first_only,
     "Conv": _conv,
-    "Gelu": _gelu,
+    "ConvTranspose": _conv_transpose,
     "LayerNormalization": _normalization,
     "MaxPool": _conv,
     "Pad": _pad,
-    "Pow": _pow,
+    "Pow": _first_only,
+    "Resize": _resize,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
     "Slice": _slice,
-    "Split": _split,
-    "Where": _where,
+    "Split": _sized,
 }
 
 
 # ------------------------------------------------------------------------------------------ writing it down
 
 
-class _Writer:
-    """The new list of nodes; every name that is added is new."""
-
-    def __init__(self, known: _Known) -> None:
-        self.known = known
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-        self._count = 0
-
-    def fresh(self) -> str:
-        self._count += 1
-        return f"{STEM}/{self._count}"
-
-    def add(self, op_type: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        name = output or self.fresh()
-        self.nodes.append(helper.make_node(op_type, list(inputs), [name], name=f"{name}/node", **attributes))
-        return name
-
-    def constant(self, value: np.ndarray[Any, Any]) -> str:
-        name = self.fresh()
-        self.weights.append(numpy_helper.from_array(value, name))
-        return name
-
-    def read(self, node: onnx.NodeProto, sources: set[str]) -> onnx.NodeProto:
-        """The node with an Identity before each float input, initializer, and tensor that it reads twice."""
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        seen: set[str] = set()
-        for i, name in enumerate(node.input):
-            if name and self.known.is_float(name) and (name in sources or name in seen):
-                copy.input[i] = self.add("Identity", [name])
-            seen.add(name)
-        return copy
-
-
 def _write(model: onnx.ModelProto, known: _Known, cotangents: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, str]:
     """Put the normalised nodes, the cotangents' inputs and the loss into the model."""
     graph = model.graph
     sources = {v.name for v in graph.input} | set(known.weights)
-    writer = _Writer(known)
+    writer = Writer(known)
     for node in known.nodes:
-        form = _FORMS.get(node.op_type) if known.path.intersection(node.output) else None
+        form = FORMS.get(node.op_type) if _between(node, known) else None
         read = writer.read(node, sources)
         if form is None:
             writer.nodes.append(read)
         else:
-            form(writer, read)
+            form(writer, read, node)
     seeds, parts = {}, []
     for i, (name, array) in enumerate(cotangents.items()):
         if name not in known.path:
@@ -431,54 +406,9 @@ def _write(model: onnx.ModelProto, known: _Known, cotangents: Mapping[str, np.nd
         graph.input.append(helper.make_tensor_value_info(seeds[name], TensorProto.FLOAT, np.shape(array)))
         through = writer.add("Identity", [name])
         parts.append(writer.add("ReduceSum", [writer.add("Mul", [through, seeds[name]])], keepdims=0))
-    _chain(writer, parts, f"{STEM}/loss")
+    writer.chain(parts, f"{STEM}/loss")
     del graph.node[:], graph.output[:]
     graph.node.extend(writer.nodes)
     graph.initializer.extend(writer.weights)
     graph.output.append(helper.make_tensor_value_info(f"{STEM}/loss", TensorProto.FLOAT, []))
     return seeds
-
-
-def _chain(writer: _Writer, names: Sequence[str], output: str) -> None:
-    """A sum, two by two."""
-    if len(names) < 2:
-        writer.add("Identity", names, output)
-        return
-    total = names[0]
-    for i, name in enumerate(names[1:], start=2):
-        total = writer.add("Add", [total, name], output if i == len(names) else "")
-
-
-def _sum(writer: _Writer, node: onnx.NodeProto) -> None:
-    _chain(writer, node.input, node.output[0])
-
-
-def _whole(writer: _Writer, node: onnx.NodeProto) -> None:
-    given = list(node.output)
-    if len(node.input) < 3 or not node.input[2]:
-        axis = _attribute(node, "axis", -1)
-        zeros = np.zeros((writer.known.shape(node.output[0]) or ())[axis:], np.float32)
-        node.input[2:] = [writer.constant(zeros)]
-    node.output.extend([""] * (3 - len(given)))
-    for i, name in enumerate(node.output):
-        node.output[i] = name or writer.fresh()
-    writer.nodes.append(node)
-
-
-def _scaled(writer: _Writer, node: onnx.NodeProto) -> None:
-    """BatchNormalization with fixed statistics: x k + (b - mean k), k = scale / sqrt(variance + epsilon)."""
-    x, scale, bias, mean, variance = node.input
-    rank = len(writer.known.shape(node.output[0]) or ())
-    column = writer.constant(np.array([-1, *[1] * (rank - 2)], np.int64))
-    epsilon = writer.constant(np.array(_attribute(node, "epsilon", 1e-5), np.float32))
-    factor = writer.add("Div", [scale, writer.add("Sqrt", [writer.add("Add", [variance, epsilon])])])
-    offset = writer.add("Sub", [bias, writer.add("Mul", [mean, factor])])
-    scaled = writer.add("Mul", [x, writer.add("Reshape", [factor, column])])
-    writer.add("Add", [scaled, writer.add("Reshape", [offset, column])], node.output[0])
-
-
-_FORMS: dict[str, Callable[[_Writer, onnx.NodeProto], None]] = {
-    "BatchNormalization": _scaled,
-    "LayerNormalization": _whole,
-    "Sum": _sum,
-}
