@@ -38,6 +38,7 @@ from onnxplain.engine.graph.passes.resolve_sequences import DeclareSequencesPass
 from onnxplain.engine.graph.passes.spelt_softmax import SpeltSoftmaxPass
 from onnxplain.engine.graph.passes.split_fused import SplitFusedPass
 from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
+from onnxplain.engine.graph.passes.whole_slices import WholeSlicesPass
 from onnxplain.engine.graph.shapes import dims, set_dims
 
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its passes log shapes that it cannot infer
@@ -57,6 +58,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         common.InlinePass(lambda function: not is_kept(function.domain, function.name)),
         SetFunctionsAsidePass(aside),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        WholeSlicesPass(),
         InferShapesPass(),
         ExpandFunctionsPass(),
         UpgradeOpsetPass(),

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder, Operand, schema_of
+from onnxplain.engine.graph.contents import complete, improve
 from onnxplain.engine.graph.shapes import constant, dims
 
 #: Constants above this many bytes are no sizes and are not shown to the inference.
@@ -22,9 +23,16 @@ _LIMIT = 1 << 12
 _FAILURES = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
 
 
-def infer_node(node: ir.Node, opset: int) -> None:
-    """Fill in the types and shapes of the results that have none yet; what is not known stays unknown."""
-    if node.domain not in ("", "ai.onnx") or all(y.type is not None and y.shape is not None for y in node.outputs):
+def infer_node(node: ir.Node, opset: int, *, again: bool = False) -> None:
+    """Fill in the types and shapes of the results that have none yet; what is not known stays unknown.
+
+    Args:
+        node: A node of the standard; any other is left alone.
+        opset: What it is written for.
+        again: Its operands may be better known than before: look for single sizes as well.
+    """
+    done = complete if again else _described
+    if node.domain not in ("", "ai.onnx") or all(done(y) for y in node.outputs):
         return
     if any(x is not None and x.dtype is None for x in node.inputs):
         return
@@ -48,10 +56,14 @@ def infer_node(node: ir.Node, opset: int) -> None:
         tensor = proto.tensor_type
         if value.type is None and tensor.elem_type:
             value.type = ir.TensorType(ir.DataType(tensor.elem_type))
-        if value.shape is None and tensor.HasField("shape"):
-            value.shape = ir.Shape(
-                [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim]
+        if tensor.HasField("shape") and (again or value.shape is None):
+            improve(
+                value, tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
             )
+
+
+def _described(value: ir.Value) -> bool:
+    return value.type is not None and value.shape is not None
 
 
 def type_proto(value: ir.Value) -> onnx.TypeProto:

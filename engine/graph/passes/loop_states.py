@@ -5,7 +5,8 @@ It also sees no constant of an outer graph from inside a body, so that an Unsque
 1. A state is taken to have the sizes that it starts with; what the body makes of them is inferred. What a Scan
    goes through has one axis less inside.
 2. Sizes that come out differently are not known, and the body is inferred again, until it agrees with itself.
-3. The node's results get those sizes, and the nodes behind it are inferred where they had none.
+3. The node's results get those sizes, and what was not known of the nodes behind it is inferred again, through
+   sizes that are computed (:mod:`onnxplain.engine.graph.contents`) as well.
 
 Shapes that a file notes for the inputs of a body are not trusted, like all others. A Loop that has neither states
 nor a condition gets the condition that is true: an operand that is left out at the end is easily lost.
@@ -20,6 +21,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder, names_of
 from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.contents import Contents
 from onnxplain.engine.graph.infer import infer_node
 from onnxplain.engine.graph.shapes import Dim, Dims, dims, set_dims
 
@@ -35,7 +37,7 @@ class LoopStatesPass(ir.passes.InPlacePass):
         found = any(n.op_type in _SETTLED for n in ir.traversal.RecursiveGraphIterator(model.graph))
         if found:
             _say_conditions(model)
-            _visit(model.graph, opset)
+            _visit(model.graph, opset, Contents())
         return ir.passes.PassResult(model, modified=found)
 
 
@@ -50,27 +52,28 @@ def _say_conditions(model: ir.Model) -> None:
             node.replace_input_with(1, Builder(node.graph, taken=taken).constant(np.asarray(True)))
 
 
-def _visit(nodes: Iterable[ir.Node], opset: int) -> None:
+def _visit(nodes: Iterable[ir.Node], opset: int, contents: Contents) -> None:
     for node in nodes:
         if node.op_type in _SETTLED and node.domain == "":
-            _SETTLED[node.op_type](node, opset)
+            _SETTLED[node.op_type](node, opset, contents)
             continue
         for graph in subgraphs(node):
-            _visit(graph, opset)
-        infer_node(node, opset)
+            _visit(graph, opset, contents)
+        infer_node(node, opset, again=True)
+        contents.learn(node)
 
 
-def _settle_loop(node: ir.Node, opset: int) -> None:
+def _settle_loop(node: ir.Node, opset: int, contents: Contents) -> None:
     body = next(subgraphs(node))
     for scalar in list(body.inputs)[:2]:
         scalar.shape = ir.Shape([])
     states = list(zip(list(node.inputs)[2:], list(body.inputs)[2:], list(body.outputs)[1:], strict=False))
-    _settle_states(node, body, states, opset)
+    _settle_states(node, body, states, opset, contents)
     for value, result in zip(list(body.outputs)[1 + len(states) :], list(node.outputs)[len(states) :], strict=False):
         _collected(value, result, 0, None)
 
 
-def _settle_scan(node: ir.Node, opset: int) -> None:
+def _settle_scan(node: ir.Node, opset: int, contents: Contents) -> None:
     body = next(subgraphs(node))
     count = len(node.inputs) - node.attributes["num_scan_inputs"].as_int()
     states = list(zip(list(node.inputs)[:count], list(body.inputs)[:count], list(body.outputs)[:count], strict=False))
@@ -84,7 +87,7 @@ def _settle_scan(node: ir.Node, opset: int) -> None:
             axis %= len(known)
             steps = known[axis] if steps is None else steps
             set_dims(entry, [*known[:axis], *known[axis + 1 :]])
-    _settle_states(node, body, states, opset)
+    _settle_states(node, body, states, opset, contents)
     kept = list(zip(list(body.outputs)[count:], list(node.outputs)[count:], strict=False))
     for (value, result), axis in zip(kept, _axes(node, "scan_output_axes", len(kept)), strict=False):
         _collected(value, result, axis, steps)
@@ -100,7 +103,11 @@ def _axes(node: ir.Node, name: str, count: int) -> list[int]:
 
 
 def _settle_states(
-    node: ir.Node, body: ir.Graph, states: list[tuple[ir.Value | None, ir.Value, ir.Value]], opset: int
+    node: ir.Node,
+    body: ir.Graph,
+    states: list[tuple[ir.Value | None, ir.Value, ir.Value]],
+    opset: int,
+    contents: Contents,
 ) -> None:
     """Steps 1 and 2; the first results of the node are its final states."""
     for initial, before, _ in states:
@@ -112,7 +119,7 @@ def _settle_states(
         for inner in ir.traversal.RecursiveGraphIterator(body):
             for value in inner.outputs:
                 value.shape = None
-        _visit(body, opset)
+        _visit(body, opset, contents)
         verdicts = [_agree(before, after) for _, before, after in states]
         agreed = all(verdicts)
     for (_, before, _), result in zip(states, node.outputs, strict=False):
