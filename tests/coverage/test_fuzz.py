@@ -31,8 +31,10 @@ pytestmark = pytest.mark.slow
 MODELS = originals()
 #: Per model and kind of mutation: 8 x 2 x 650 = 10,400 mutants.
 COUNT = 650
-#: No mutant may take longer, in seconds; a kilobyte of model normally takes milliseconds.
+#: No mutant may take longer, in seconds of the processor; a kilobyte of model normally takes milliseconds.
 PATIENCE = 10.0
+#: Seconds of the clock after which one hangs, on a machine that is busy with other things as well.
+HANGS = 120.0
 
 KINDS = ("damaged", "deranged")
 each = pytest.mark.parametrize(("name", "kind"), [(n, k) for n in MODELS for k in KINDS])
@@ -52,18 +54,18 @@ def patience(what: str) -> Iterator[None]:
     def give_up(*_: Any) -> None:
         raise AssertionError(f"{what} hangs")
 
-    start = time.monotonic()
+    start = time.process_time()
     alarm = hasattr(signal, "setitimer")
     if alarm:
         before = signal.signal(signal.SIGALRM, give_up)
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, HANGS)
     try:
         yield
     finally:
         if alarm:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - start < PATIENCE, f"{what} took too long"
+    assert time.process_time() - start < PATIENCE, f"{what} took too long"
 
 
 @each

@@ -159,9 +159,9 @@ def test_a_thousand_nodes_take_seconds_at_most() -> None:
     """The figure is printed (pytest -rP); the bound only catches what grows with the square of the size."""
     nodes = [node("Relu" if i % 2 else "Sigmoid", f"h{i}", f"h{i + 1}") for i in range(1000)]
     proto = model(nodes, {"h0": ["N", 4]}, {"h1000": ["N", 4]})
-    start = time.perf_counter()
+    start = time.process_time()
     assert ox.check(proto).ok
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     print(f"check of 1,000 nodes: {elapsed:.2f} s")  # noqa: T201
     assert elapsed < 10
 
