@@ -37,7 +37,7 @@ def export(
             metavar="MODEL",
             show_default=False,
             help="SCRIPT.py:FACTORY, a function that returns a model or (model, sample); a .keras or .h5 file; "
-            "a SavedModel's folder; a .pt2 program.",
+            "a SavedModel's folder; a Hugging Face directory; a .pt2 program.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="ONNX", help="The file to write.", show_default=False)],
@@ -82,6 +82,8 @@ def export(
     onnxplain export train.py:make_net --sample 1x3x224x224 -o net.onnx
 
     onnxplain export train.py:make_net --weights best.safetensors --sample 1x3x224x224 -o net.onnx
+
+    onnxplain export ./my-bert -o bert.onnx
 
     onnxplain export model.keras -o model.onnx
     """  # fmt: skip
@@ -178,7 +180,7 @@ def load_network(source: str) -> tuple[Any, Any]:
     script, colon, factory = source.rpartition(":")
     path = Path(script if colon and not Path(source).exists() else source)
     if path.suffix != ".py":
-        return (path if _is_tensorflow(path) else _program(path)), None
+        return (path if _holds_network(path) else _program(path)), None
     if not factory or not colon:
         raise ExportError(
             f"'{source}' does not name a function; write {path.name}:make_net, a function that returns it"
@@ -189,10 +191,10 @@ def load_network(source: str) -> tuple[Any, Any]:
     return made if isinstance(made, tuple) and len(made) == 2 else (made, None)
 
 
-def _is_tensorflow(path: Path) -> bool:
-    from onnxplain.exporters.tensorflow_files import is_model
+def _holds_network(path: Path) -> bool:
+    from onnxplain.exporters import huggingface, tensorflow_files
 
-    return path.exists() and is_model(path)
+    return path.exists() and (huggingface.is_model(path) or tensorflow_files.is_model(path))
 
 
 def _call(path: Path, factory: str) -> Any:
@@ -228,10 +230,14 @@ def _call(path: Path, factory: str) -> Any:
 def _program(path: Path) -> Any:
     """An exported program from a ``.pt2`` file; other checkpoints hold weights and no network."""
     if path.is_dir():
-        raise ExportError(f"the folder '{path}' holds no saved_model.pb; give a SavedModel's folder, or a file")
+        raise ExportError(
+            f"the folder '{path}' holds neither a saved_model.pb nor a config.json with its model_type; give a SavedModel's "
+            "folder, a Hugging Face directory, or a file"
+        )
     if not path.is_file():
         raise ExportError(
-            f"there is no file '{path}'; give SCRIPT.py:FACTORY, a Keras file, a SavedModel's folder or a .pt2"
+            f"there is no file '{path}'; give SCRIPT.py:FACTORY, a Hugging Face directory, a Keras file, a SavedModel's "
+            "folder or a .pt2"
         )
     if path.suffix != ".pt2":
         raise ExportError(

@@ -60,14 +60,31 @@ def export(
         OptionError: Opset outside 18 to 25, or an option that does not apply.
         OutputError: The file cannot be written.
     """
-    _check_options(obj, request, dynamic_shapes)
+    check_options(obj, request, dynamic_shapes)
     if weights is not None:
         _load(obj, weights)
     return export_source(source_of(obj, sample), request, dynamic_shapes=dynamic_shapes)
 
 
-def export_source(source: Source, request: ExportRequest, *, dynamic_shapes: Any = None) -> ExportReport:
-    """:func:`export`, where model and sample have been brought together."""
+def export_source(
+    source: Source,
+    request: ExportRequest,
+    *,
+    dynamic_shapes: Any = None,
+    metadata: Mapping[str, str] | None = None,
+    exporter: str | None = None,
+    notes: Sequence[str] = (),
+) -> ExportReport:
+    """:func:`export`, where model and sample have been brought together.
+
+    Args:
+        source: Model and sample.
+        request: What is asked for.
+        dynamic_shapes: As in :func:`export`.
+        metadata: What the file says of itself.
+        exporter: Framework and version for the report; PyTorch's by default.
+        notes: For the report.
+    """
     with writing.staged(request.path) as staged, source.evaluating():
         outputs = _named_outputs(source.run(source.sample), request.output_names)
         traced = source.trace_sample(request.dynamic_batch)
@@ -78,14 +95,15 @@ def export_source(source: Source, request: ExportRequest, *, dynamic_shapes: Any
             _simplify(program, request.fold)
         model: ir.Model = program.model
         after = cleanup.count_operators(model)
-        batched, notes = _open_axes(model, source, request, renamed=dynamic_shapes is None)
+        batched, more = _open_axes(model, source, request, renamed=dynamic_shapes is None)
         _publish(model, request, input_names, list(outputs))
+        model.metadata_props.update(metadata or {})
         files = writing.write(model, staged, request.external_data)
         cases = _cases(source, model, batched, traced, outputs)
         agreement = verify.check_agreement(staged, cases, request.tolerance)
     return ExportReport(
         path=request.path,
-        exporter=f"torch {sys.modules['torch'].__version__}",
+        exporter=exporter or f"torch {sys.modules['torch'].__version__}",
         opset=request.opset,
         ir_version=model.ir_version,
         inputs=tuple(map(cleanup.describe, model.graph.inputs)),
@@ -96,7 +114,7 @@ def export_source(source: Source, request: ExportRequest, *, dynamic_shapes: Any
         tolerance=agreement.tolerance,
         batch_sizes=_batch_sizes(cases, batched if any(batched) else source.batched),
         runtime=agreement.runtime,
-        notes=(*notes, *agreement.notes),
+        notes=(*notes, *more, *agreement.notes),
         files=files,
     )
 
@@ -104,7 +122,13 @@ def export_source(source: Source, request: ExportRequest, *, dynamic_shapes: Any
 exporters.add("torch", Exporter("torch.nn.Module, torch.export.ExportedProgram", can_export, export))
 
 
-def _check_options(obj: Any, request: ExportRequest, dynamic_shapes: Any) -> None:
+def check_options(obj: Any, request: ExportRequest, dynamic_shapes: Any) -> None:
+    """Refuse what cannot be exported as asked for.
+
+    Raises:
+        ExportError: A package is missing.
+        OptionError: The opset, or an option that does not apply.
+    """
     import torch
 
     if request.opset not in OPSETS:
@@ -137,6 +161,7 @@ def _simplify(program: torch.onnx.ONNXProgram, fold: bool) -> None:
     model = program.model
     if model.functions:
         common.InlinePass()(model)
+    _name_transposed(model.graph)
     optimizer.fold_constants(model, onnx_shape_inference=True)
     for tidy in (
         common.RemoveUnusedNodesPass,
@@ -145,6 +170,19 @@ def _simplify(program: torch.onnx.ONNXProgram, fold: bool) -> None:
         common.OutputFixPass,  # an input returned as it is needs a node in between
     ):
         tidy()(model)
+
+
+def _name_transposed(graph: ir.Graph) -> None:
+    """Keep the name of a weight that folding will turn: ``fc.weight`` becomes ``fc.weight.T``, not ``val_7``."""
+    names = set(graph.initializers)
+    for node in graph:
+        weight = node.inputs[0] if node.op_type == "Transpose" else None
+        if weight is None or weight.name not in graph.initializers:
+            continue
+        name = f"{weight.name}.T"
+        if name not in names and not node.outputs[0].is_graph_output():
+            node.outputs[0].name = name
+            names.add(name)
 
 
 def _open_axes(

@@ -202,7 +202,7 @@ def test_bad_options_of_the_exporter(text: str, words: str, tmp_path: Path) -> N
 
 
 def test_folders_and_files_without_a_network(tmp_path: Path) -> None:
-    assert "holds no saved_model.pb" in refused("export", tmp_path, "-o", tmp_path / "m.onnx")
+    assert "holds neither a saved_model.pb nor" in refused("export", tmp_path, "-o", tmp_path / "m.onnx")
     assert "there is no file" in refused("export", tmp_path / "none.keras", "-o", tmp_path / "m.onnx")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from transformers import vision_transformer
+from tiny_transformers import vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.graph.canonical import canonicalise

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from tiny_models import fullgrad_net, model, node
-from transformers import attention_block, block, vision_transformer
+from tiny_transformers import attention_block, block, vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError

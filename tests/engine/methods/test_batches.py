@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from tiny_models import fullgrad_net, perceptron
-from transformers import vision_transformer
+from tiny_transformers import vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError

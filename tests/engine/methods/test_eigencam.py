@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 from tiny_models import model, node
-from transformers import vision_transformer
+from tiny_transformers import vision_transformer
 
 import onnxplain as ox
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from tiny_models import fullgrad_net, model, node
-from transformers import attention_block, vision_transformer
+from tiny_transformers import attention_block, vision_transformer
 
 import onnxplain as ox
 

@@ -9,7 +9,7 @@ import pytest
 from naive_psi import naive_psi
 from onnx import TensorProto
 from tiny_models import fullgrad_net, model, node, simple_model
-from transformers import attention_block, vision_transformer
+from tiny_transformers import attention_block, vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 from tiny_models import fullgrad_net, model, node
-from transformers import attention_block, vision_transformer
+from tiny_transformers import attention_block, vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import InputError, OptionError

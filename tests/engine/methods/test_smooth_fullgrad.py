@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from naive_psi import naive_psi
 from tiny_models import fullgrad_net, model, node
-from transformers import vision_transformer
+from tiny_transformers import vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError

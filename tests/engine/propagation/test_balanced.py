@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 from tiny_models import model, node
-from transformers import attention_block, vision_transformer
+from tiny_transformers import attention_block, vision_transformer
 
 import onnxplain as ox
 
