@@ -37,6 +37,7 @@ __all__ = [
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 LABELS_KEY = "onnxplain.labels"
+FEATURES_KEY = "onnxplain.features"
 Array = NDArray[Any]
 Shape = Sequence[int | str | None]
 

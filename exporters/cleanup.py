@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -47,8 +47,10 @@ def strip_private(model: ir.Model, keep: Collection[str]) -> None:
                 attribute.doc_string = None
 
 
-def set_versions(model: ir.Model, opset: int) -> None:
+def set_versions(model: ir.Model, opset: int, others: Mapping[str, int] | None = None) -> None:
     """Write the IR version that belongs to ``opset``, and insist that the graph is of that opset.
+
+    ``others``: domains that are accepted besides the default one, with the version that is written for each in use.
 
     Raises:
         ExportError: The framework left the graph at another opset, or uses functions of a foreign domain.
@@ -56,7 +58,9 @@ def set_versions(model: ir.Model, opset: int) -> None:
     found = model.opset_imports.get("", 0)
     if found != opset:
         raise ExportError(f"the framework's exporter wrote opset {found}, not {opset}; ask for opset {found}")
-    foreign = sorted({node.domain for node in model.graph.all_nodes() if node.domain not in ("", "ai.onnx")})
+    foreign = sorted(
+        {node.domain for node in model.graph.all_nodes() if node.domain not in ("", "ai.onnx", *(others or {}))}
+    )
     if foreign or model.functions:
         names = ", ".join(foreign or sorted({identifier[1] for identifier in model.functions}))
         raise ExportError(
@@ -65,6 +69,8 @@ def set_versions(model: ir.Model, opset: int) -> None:
         )
     for domain in [domain for domain in model.opset_imports if domain != ""]:
         del model.opset_imports[domain]
+    used = {node.domain for node in model.graph.all_nodes()}
+    model.opset_imports.update({domain: version for domain, version in (others or {}).items() if domain in used})
     model.ir_version = IR_VERSIONS[opset]
 
 
@@ -129,7 +135,13 @@ def rename_axis(model: ir.Model, old: str, new: str) -> None:
 
 def describe(value: ir.Value) -> TensorInfo:
     """Name, type and shape of a graph input or output."""
-    dtype = value.dtype.numpy().name if value.dtype is not None else "unknown"
+    dtype = (
+        "unknown"
+        if value.dtype is None
+        else "string"
+        if value.dtype == ir.DataType.STRING
+        else value.dtype.numpy().name
+    )
     dims = value.shape.dims if value.shape is not None else ()
     return TensorInfo(value.name or "", dtype, tuple(d if isinstance(d, int) else d.value for d in dims))
 
