@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the machine
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

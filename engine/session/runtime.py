@@ -16,7 +16,7 @@ from typing import Any
 from onnxplain.engine.errors import RuntimeMissingError
 
 #: Oldest runtime that the engine's graphs are tested on.
-OLDEST = (1, 19)
+OLDEST = (1, 19, 2)
 
 
 #: Distributions of that name family that do not bring the ``onnxruntime`` folder.
@@ -60,9 +60,9 @@ def import_runtime() -> Any:
             "the onnxruntime folder is empty or damaged (a second runtime package was removed?); "
             "reinstall it: pip install --force-reinstall onnxruntime"
         )
-    if tuple(int(p) for p in re.findall(r"\d+", module.__version__)[:2]) < OLDEST:
+    if tuple(int(p) for p in re.findall(r"\d+", module.__version__)[:3]) < OLDEST:
         raise RuntimeMissingError(
-            f"onnxruntime {module.__version__} is older than {OLDEST[0]}.{OLDEST[1]}, the oldest that gives right gradients; "
+            f"onnxruntime {module.__version__} is older than {'.'.join(map(str, OLDEST))}, the oldest that gives right gradients; "
             "upgrade it: pip install -U onnxruntime"
         )
     return module

@@ -14,7 +14,7 @@ from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.passes.upgrade_opset import means_the_same
 from onnxplain.engine.shipping.profiles import Profile
 
-#: The newest opset that the oldest supported runtime loads (onnxruntime 1.19 to 1.20), and its IR version.
+#: The newest opset that the oldest supported runtime loads (onnxruntime 1.19.2).
 NEWEST_OPSET = 21
 
 
@@ -40,7 +40,7 @@ def stamp(model: ir.Model, opset: int, profile: Profile | None = None) -> None:
         )
     if opset > NEWEST_OPSET:
         raise OptionError(
-            f"opset {opset} is not possible: the oldest supported runtime (onnxruntime 1.19) loads no file above "
+            f"opset {opset} is not possible: the oldest supported runtime (onnxruntime 1.19.2) loads no file above "
             f"opset {NEWEST_OPSET}; give {own} to {NEWEST_OPSET}, or leave it out"
         )
     if profile is not None and profile.newest_opset and opset > profile.newest_opset:

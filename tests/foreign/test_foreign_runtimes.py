@@ -202,7 +202,7 @@ def test_openvino_provider(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(
     "ONNXPLAIN_ORT_OLDEST" not in os.environ,
-    reason="needs the oldest runtime (pip install --target FOLDER onnxruntime==1.20.*) and ONNXPLAIN_ORT_OLDEST=FOLDER",
+    reason="needs the oldest runtime (pip install --target FOLDER onnxruntime==1.19.2) and ONNXPLAIN_ORT_OLDEST=FOLDER",
 )
 def test_the_oldest_runtime(tmp_path: Path) -> None:
     run_elsewhere(os.environ["ONNXPLAIN_ORT_OLDEST"], "CPUExecutionProvider", tmp_path)

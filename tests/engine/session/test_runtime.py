@@ -68,7 +68,7 @@ def test_an_empty_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         runtime.import_runtime()
 
 
-@pytest.mark.parametrize("version", ["1.18.1", "0.5", "1.4.0rc1"])
+@pytest.mark.parametrize("version", ["1.18.1", "1.19.1", "0.5", "1.4.0rc1"])
 def test_too_old(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setattr(importlib, "import_module", lambda name: module(version, InferenceSession=object))
     with pytest.raises(RuntimeMissingError, match="older than"):

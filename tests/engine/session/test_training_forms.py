@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from second_oracle import agree, needed, normal
+from second_oracle import CLOSE, agree, needed, normal
 from tiny_models import model, node
 
 from onnxplain.engine.session.training_forms import FORMS
+from onnxplain.engine.session.training_graph import RIGHT
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "second-opinion.md").read_text(encoding="utf-8")
 
 #: A node or two from x to y: what it is, weights, shape of x, opset.
 Case = tuple[list[onnx.NodeProto], dict[str, Any], tuple[int, ...], int]
@@ -116,3 +121,18 @@ def test_large_numbers_neither_overflow_nor_vanish() -> None:
         proto = model([node(kind, "x", "y")], {"x": [6]}, {"y": [6]})
         x = np.float32([-200, -90, 0, 1e-3, 90, 200])
         agree(proto, {"x": x}, {"y": np.ones(6, np.float32)})
+
+
+def test_the_page_lists_the_operators() -> None:
+    rows = [row.split("|")[2].split() for row in PAGE.split("## What it serves")[1].splitlines() if row.count("|") == 3]
+    assert rows[2:] == [sorted(RIGHT - set(FORMS), key=str.lower), sorted(FORMS, key=str.lower)]
+
+
+@needed
+def test_the_example_of_the_page_on_the_network_that_ships() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(compile(code, "second-opinion.md", "exec"), made)
+    assert len(made["names"]) > 5 and set(made["own"]) == set(made["other"]) == set(made["names"])
+    for name, wanted in made["own"].items():
+        assert np.linalg.norm(made["other"][name] - wanted) <= CLOSE * np.linalg.norm(wanted), name
