@@ -62,8 +62,8 @@ def import_runtime() -> Any:
         )
     if tuple(int(p) for p in re.findall(r"\d+", module.__version__)[:3]) < OLDEST:
         raise RuntimeMissingError(
-            f"onnxruntime {module.__version__} is older than {'.'.join(map(str, OLDEST))}, the oldest that gives right gradients; "
-            "upgrade it: pip install -U onnxruntime"
+            f"onnxruntime {module.__version__} is older than {'.'.join(map(str, OLDEST))}, the oldest that gives right "
+            "gradients; upgrade it: pip install -U onnxruntime"
         )
     return module
 
