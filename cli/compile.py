@@ -51,6 +51,14 @@ def compile(  # noqa: A001 - the name of the command
     opset: Annotated[
         int | None, typer.Option("--opset", metavar="N", help="A newer opset than 18, up to 21.", show_default=False)
     ] = None,
+    points: Annotated[
+        str,
+        typer.Option(
+            "--points",
+            metavar="HOW",
+            help="Of a path, or noisy copies: batched (side by side), loop (less memory), or how many at a time.",
+        ),
+    ] = "auto",
     output: o.Output = None,
     head: o.Head = None,
     wrt: o.Wrt = None,
@@ -86,6 +94,7 @@ def compile(  # noqa: A001 - the name of the command
     )  # fmt: skip
     fixed = _target(target)
     form: dict[str, Any] = {"adjoints": adjoints, "half": half, "profile": profile, "opset": opset}
+    form["points"] = int(points) if points.isdecimal() else points
     explainer.save(out, target=fixed, weights=weights, **form)  # type: ignore[arg-type]
     shipped = explainer.ship(fixed, **form)  # type: ignore[arg-type]
     facts, left = describe(shipped), fallbacks(shipped, profile_named(profile)) if profile else []

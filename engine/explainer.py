@@ -16,7 +16,7 @@ from onnxplain.engine.errors import InputError, OptionError, SessionError, Targe
 from onnxplain.engine.explanation import Array, Explanation
 from onnxplain.engine.graph.passes.dequantize import is_quantised
 from onnxplain.engine.graph.shadow import QUANTISATIONS
-from onnxplain.engine.graph.shapes import Dims, dims, is_float
+from onnxplain.engine.graph.shapes import Dims, batched_inputs, dims, is_float
 from onnxplain.engine.heads import HEADS, Head, is_rounded, trailing_activation
 from onnxplain.engine.inputs import validate_feeds
 from onnxplain.engine.loading import Model
@@ -34,6 +34,7 @@ from onnxplain.engine.shipping.spelling import spell
 from onnxplain.engine.targets import Answer, Target, Targets, as_target, as_targets, flat_indices, settled
 
 if TYPE_CHECKING:
+    from onnxplain.engine.shipping.staging import Points
     from onnxplain.engine.shipping.weights import Weights
 
 
@@ -114,6 +115,7 @@ class CompiledExplainer:
         portable: bool | None = None,
         profile: str | None = None,
         opset: int | None = None,
+        points: Points = "auto",
     ) -> ir.Model:
         """The explainer as one model, for any runtime: see :mod:`onnxplain.engine.shipping.shipment`.
 
@@ -128,6 +130,8 @@ class CompiledExplainer:
                 exact; :func:`onnxplain.engine.shipping.profiles.fallbacks` tells what is left. The one given to
                 ``compile`` by default.
             opset: A newer opset than the working one (18, unless the model needs a newer one), up to 21.
+            points: How many points of a path, or noisy copies, lie side by side in the batch: ``batched`` (all), a
+                number, or ``loop`` (one, in a Loop); by default see :mod:`onnxplain.engine.shipping.staging`.
 
         Raises:
             OptionError: The method cannot be written as a file, or the options do not fit together.
@@ -137,6 +141,7 @@ class CompiledExplainer:
         from onnxplain.engine.shipping.half import in_half_precision
         from onnxplain.engine.shipping.opsets import stamp
         from onnxplain.engine.shipping.shipment import ship
+        from onnxplain.engine.shipping.staging import Staging
 
         aim = profile_named(profile) if profile is not None else self.profile
         rewriter = self._rewriter()
@@ -151,7 +156,7 @@ class CompiledExplainer:
         if adjoints:
             model = ship_adjoints(rewriter, subjects, seed, self.output, facts)
         else:
-            model = ship(self.method, rewriter, subjects, seed, self.output, facts)
+            model = ship(self.method, rewriter, subjects, seed, self.output, facts, Staging(points, self.batched, aim))
         if opset is not None:
             stamp(model, opset, aim)
         return in_half_precision(model) if half else model
@@ -175,6 +180,7 @@ class CompiledExplainer:
         portable: bool | None = None,
         profile: str | None = None,
         opset: int | None = None,
+        points: Points = "auto",
     ) -> Path:
         """Write one self-contained ONNX file that answers and explains, without this package.
 
@@ -184,7 +190,7 @@ class CompiledExplainer:
 
         Args:
             path: Where to.
-            target, adjoints, half, portable, profile, opset: See :meth:`ship`.
+            target, adjoints, half, portable, profile, opset, points: See :meth:`ship`.
             weights: ``embedded``; ``external``: in ``<path>.data``; ``shared``: in the model's own file, which
                 has to lie in the same folder and stay there.
 
@@ -195,7 +201,9 @@ class CompiledExplainer:
         """
         from onnxplain.engine.shipping.weights import write
 
-        model = self.ship(target, adjoints=adjoints, half=half, portable=portable, profile=profile, opset=opset)
+        model = self.ship(
+            target, adjoints=adjoints, half=half, portable=portable, profile=profile, opset=opset, points=points
+        )
         return write(model, Path(path), weights, self.source.source)
 
     def program(self, *slots: Slot) -> Program:
@@ -272,16 +280,8 @@ class CompiledExplainer:
 
     @cached_property
     def batched(self) -> list[str]:
-        """Names of the model's inputs whose first axis is the batch; the others are fed whole.
-
-        Where some inputs leave their first size open, those; in a model of fixed sizes, the inputs whose
-        first size is that of the first input.
-        """
-        sizes = {v.name or "": dims(v) for v in self.source.canonical.graph.inputs}
-        first = {n: known[0] if known else None for n, known in sizes.items() if known != ()}
-        if any(not isinstance(size, int) for size in first.values()):
-            return [n for n, size in first.items() if not isinstance(size, int)]
-        return [n for n, size in first.items() if size == next(iter(first.values()))]
+        """Names of the model's inputs whose first axis is the batch: see :func:`batched_inputs`."""
+        return batched_inputs(self.source.canonical.graph.inputs)
 
     @cached_property
     def declared(self) -> dict[str, tuple[Any, Dims | None]]:

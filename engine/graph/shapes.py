@@ -64,3 +64,16 @@ def set_dims(value: ir.Value, sizes: Sequence[Dim]) -> None:
 def same(a: Dim, b: Dim) -> bool:
     """Whether two sizes are known to be equal."""
     return a is not None and a == b
+
+
+def batched_inputs(inputs: Sequence[ir.Value]) -> list[str]:
+    """Names of a model's inputs whose first axis is the batch; the others are fed whole.
+
+    Where some inputs leave their first size open, those; in a model of fixed sizes, the inputs whose first size is
+    that of the first input.
+    """
+    sizes = {v.name or "": dims(v) for v in inputs}
+    first = {n: known[0] if known else None for n, known in sizes.items() if known != ()}
+    if any(not isinstance(size, int) for size in first.values()):
+        return [n for n, size in first.items() if not isinstance(size, int)]
+    return [n for n, size in first.items() if size == next(iter(first.values()))]

@@ -15,7 +15,7 @@ from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import total_per_sample
 from onnxplain.engine.method import Plan, Subject, deliver
-from onnxplain.engine.shipping.loop import Here, sum_over_points
+from onnxplain.engine.shipping.loop import At, Here, sum_over_points
 from onnxplain.engine.shipping.noise import noise_width
 from onnxplain.engine.shipping.straight import zeros
 
@@ -64,17 +64,28 @@ def ship_expected(plan: Plan, background: Any, draws: int, spread: float, reduct
             points[s.name].shape = s.value.shape
         return points
 
+    def end(which: int) -> At:
+        def emit(inner: Builder, turn: ir.Value) -> dict[str, ir.Value]:
+            points = ends(inner, turn)[which]
+            for s in subjects:
+                points[s.name].shape = s.value.shape
+            return points
+
+        return emit
+
     def gather(here: Here) -> list[ir.Value]:
         low, high = ends(here.op, here.turn)
         for s in subjects:
             low[s.name].shape = high[s.name].shape = s.value.shape
         moved = [here.op.Mul(here.gradients[n], here.op.Sub(high[n], low[n])) for n in low]
-        top = here.score_at(high) if spread > 0 else plan.seed.score
-        return [*moved, here.op.Sub(top, here.score_at(low))]
+        bottom, top = here.others if spread > 0 else (here.others[0], plan.seed.score)
+        return [*moved, here.op.Sub(top, bottom)]
 
+    others = [end(0), end(1)] if spread > 0 else [end(0)]
     start = op.Mul(plan.seed.score, 0.0)
     start.shape = plan.seed.score.shape or ir.Shape([None])
-    sums = [op.Mul(s, 1.0 / draws) for s in sum_over_points(plan, draws, at, gather, [*zeros(plan), start])]
+    totals = sum_over_points(plan, draws, at, gather, [*zeros(plan), start], others=others)
+    sums = [op.Mul(total, 1.0 / draws) for total in totals]
     found = {s.name: total for s, total in zip(subjects, sums, strict=False)}
     plan.output("residual", op.Sub(sums[-1], total_per_sample(op, list(found.values()))), ("N",))
     deliver(plan, found, reduction)

@@ -19,6 +19,7 @@ from onnxplain.engine.method import Method, Plan, Subject
 from onnxplain.engine.rewrite import Rewriter, Seed
 from onnxplain.engine.shipping.compact import compact
 from onnxplain.engine.shipping.spelling import spell
+from onnxplain.engine.shipping.staging import STAGING, Staging
 
 #: What a method's keys are called in the file.
 ATTRIBUTION, SALIENCY, RESIDUAL = "attribution", "saliency", "residual"
@@ -40,6 +41,7 @@ def ship(
     seed: Seed,
     output: str | None,
     facts: Mapping[str, Any],
+    staging: Staging | None = None,
 ) -> ir.Model:
     """Let the method add itself to the graph, and finish it.
 
@@ -50,11 +52,13 @@ def ship(
         seed: The explained scalar.
         output: Name of the explained output.
         facts: What the file says about itself beside the method and its options.
+        staging: How points of paths and noisy copies are evaluated; as the memory allows by default.
 
     Raises:
         OptionError: The method cannot be shipped.
     """
     plan = ShippedPlan(rewriter, seed, list(subjects), output_name=output)
+    plan.memo[STAGING] = staging if staging is not None else Staging()
     method.ship(plan)
     found = {k.partition("/")[2]: v for k, v in plan.values.items() if k.startswith(f"{ATTRIBUTION}/")}
     if not found:
