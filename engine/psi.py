@@ -6,6 +6,8 @@ that: the algebra that makes a FullGrad map cost hardly more than a gradient.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +15,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.forms import channel_sum
+from onnxplain.engine.gathering import Gathering
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import size_of
 from onnxplain.engine.places import Labels, spatial_axes
+from onnxplain.engine.samples import constant_axes
 from onnxplain.engine.spreading import spread
-from onnxplain.engine.terms import constant_axes
 
 Array = np.ndarray[Any, Any]
 
@@ -69,7 +72,7 @@ class Psi:
             labels: Axes of ``a``.
         """
         channels = [i for i in range(1, len(labels)) if i not in spatial_axes(labels).values()]
-        if self.sign == "abs" and c is not None and self.scope == "layer" and channels == [1] and len(labels) > 2:
+        if self.sign == "abs" and self.scope == "layer" and channels == [1] and len(labels) > 2:
             per_channel = self._per_channel(op, a, c, labels)
             if per_channel is not None:
                 return per_channel
@@ -117,34 +120,44 @@ class Psi:
         low = op.ReduceMin(v, axes, keepdims=1)
         return op.Div(op.Sub(v, low), op.Add(op.Sub(top, low), EPSILON))
 
-    def _per_channel(self, op: Builder, a: ir.Value, c: ir.Value, labels: Labels) -> ir.Value | Deferred | None:
-        """The same for a bias that is one number per channel, without a tensor of products.
+    def _per_channel(self, op: Builder, a: ir.Value, c: ir.Value | None, labels: Labels) -> ir.Value | Deferred | None:
+        """The same for a bias that is one number per channel, or none, without a tensor of products.
 
         |a c| = |a| |c|: its extremes are those of |a| per channel times |c|, its channel sum is a matrix
         product with |c|, and rescaling commutes with the sum.
         """
-        full, part = dims(a), dims(c)
-        if full is None or part is None or not isinstance(full[1], int):
+        full, part = dims(a), None if c is None else dims(c)
+        if full is None or not isinstance(full[1], int):
             return None
-        if constant_axes(part, full) != list(range(2, len(full))) or len(full) - len(part) > 1:
-            return None
+        if c is not None:
+            if part is None or len(full) - len(part) > 1:
+                return None
+            if constant_axes(part, full) != list(range(2, len(full))):
+                return None
         count = full[1]
-        spatial = list(range(2, len(full)))
-        magnitude = op.Abs(a)
-        weights = op.Reshape(op.Abs(c), [1, -1, 1])
-        total = channel_sum(op, magnitude, weights, count)
-        sizes = full[2:]
-        if self.rescale != "none":
-            flat = op.Reshape(magnitude, [0, count, -1])
-            top = op.ReduceMax(op.Mul(op.ReduceMax(flat, [2], keepdims=1), weights), [1], keepdims=1)
-            if self.rescale == "max":
-                total = op.Div(total, op.Add(top, TINY))
-            else:
-                low = op.ReduceMin(op.Mul(op.ReduceMin(flat, [2], keepdims=1), weights), [1], keepdims=1)
-                return Deferred(total, top, low, count)
-        if sum(not isinstance(d, int) for d in sizes) <= 1:
-            return op.Reshape(total, [0, *[d if isinstance(d, int) else -1 for d in sizes]])
-        return op.Reshape(total, op.Concat([0], op.Slice(op.Shape(a), [2], [2 + len(spatial)]), axis=0))
+        flat = op.Abs(op.Reshape(a, [0, count, -1]))
+        weights = op.constant(np.ones((1, count, 1)), a.dtype) if c is None else op.Reshape(op.Abs(c), [1, -1, 1])
+        total = channel_sum(op, flat, weights, count)
+        if self.rescale == "none":
+            return _unflattened(op, total, a)
+
+        def extreme(reduced: Callable[..., ir.Value]) -> ir.Value:
+            if c is None:
+                return reduced(flat, [1, 2], keepdims=1)
+            return reduced(op.Mul(reduced(flat, [2], keepdims=1), weights), [1], keepdims=1)
+
+        top = extreme(op.ReduceMax)
+        if self.rescale == "max":
+            return _unflattened(op, op.Div(total, op.Add(top, TINY)), a)
+        return Deferred(total, top, extreme(op.ReduceMin), count)
+
+
+def _unflattened(op: Builder, value: ir.Value, like: ir.Value) -> ir.Value:
+    """``[N, 1, P]`` with the places of ``like``, ``[N, C, places...]``."""
+    sizes = (dims(like) or ())[2:]
+    if sum(not isinstance(d, int) for d in sizes) <= 1:
+        return op.Reshape(value, [0, *[d if isinstance(d, int) else -1 for d in sizes]])
+    return op.Reshape(value, op.Concat([0], op.Slice(op.Shape(like), [2], [2 + len(sizes)]), axis=0))
 
 
 class MapSum:
@@ -156,10 +169,17 @@ class MapSum:
         labels: Its axes.
         align_corners: Coordinate convention of the upsampling.
         conserve: Let every map keep its sum instead of its values.
+        gathering: Where layers' sums and extremes are put, for who puts something else there too.
     """
 
     def __init__(
-        self, op: Builder, source: ir.Value, labels: Labels, align_corners: bool, conserve: bool = False
+        self,
+        op: Builder,
+        source: ir.Value,
+        labels: Labels,
+        align_corners: bool,
+        conserve: bool = False,
+        gathering: Gathering | None = None,
     ) -> None:
         self.op = op
         self.conserve = conserve
@@ -167,6 +187,7 @@ class MapSum:
         self.axes = list(spatial_axes(labels).values())
         self.names = list(spatial_axes(labels))
         self.align_corners = align_corners
+        self._gathering = Gathering(op) if gathering is None else gathering
         self._groups: dict[tuple[object, ...], list[ir.Value]] = {}
         self._deferred: dict[tuple[object, ...], tuple[list[Deferred], ir.Value]] = {}
         self._offsets: list[ir.Value] = []
@@ -176,9 +197,9 @@ class MapSum:
         order = [name for name in spatial_axes(labels) if name in self.names]
         if isinstance(value, Deferred):
             if order == self.names:
-                self._deferred.setdefault(self._key(like, labels), ([], like))[0].append(value)
+                self._defer(value, like, self._key(like, labels))
                 return
-            value = self._rescaled([value], like)
+            value = self._rescaled([value], value.total, value.top, value.low, like)
         if order != self.names:
             perm = [0, *[1 + order.index(name) for name in self.names]]
             value = self.op.Transpose(value, perm=perm)
@@ -190,29 +211,45 @@ class MapSum:
         sizes = tuple(known[places[name]] if known is not None else None for name in self.names)
         return sizes if None not in sizes else (object(),)
 
-    def _rescaled(self, layers: list[Deferred], like: ir.Value) -> ir.Value:
-        """Rescale and sum the layers of one resolution: a matrix product; what is constant goes to the offsets."""
+    def _defer(self, layer: Deferred, like: ir.Value, key: tuple[object, ...]) -> None:
+        self._deferred.setdefault(key, ([], like))[0].append(layer)
+        places = _count(key)
+        if places is not None:
+            self._gathering.put(("total", key), layer.total, places)
+        self._gathering.put(("top", key), layer.top, 1)
+        self._gathering.put(("low", key), layer.low, 1)
+
+    def _settle(self, key: tuple[object, ...], layers: list[Deferred], like: ir.Value) -> ir.Value:
+        """What was deferred at one resolution."""
+        found, places = self._gathering.hand_out(), _count(key)
+        if places is not None:
+            total = self.op.Reshape(found["total", key], [0, len(layers), places])
+        else:
+            total = layers[0].total if len(layers) == 1 else self.op.Concat(*(d.total for d in layers), axis=1)
+        return self._rescaled(layers, total, found["top", key], found["low", key], like)
+
+    def _rescaled(
+        self, layers: list[Deferred], total: ir.Value, top: ir.Value, low: ir.Value, like: ir.Value
+    ) -> ir.Value:
+        """Rescale and sum the layers of one resolution: a matrix product; what is constant goes to the offsets.
+
+        Args:
+            layers: The layers.
+            total: ``[N, layers, P]``.
+            top, low: ``[N, 1, layers]``.
+            like: A tensor with the places.
+        """
         op = self.op
-
-        def joined(values: list[ir.Value], axis: int) -> ir.Value:
-            return values[0] if len(values) == 1 else op.Concat(*values, axis=axis)
-
-        top = joined([d.top for d in layers], 2)
-        low = joined([d.low for d in layers], 2)
         scale = op.Reciprocal(op.Add(op.Sub(top, low), EPSILON))
-        summed = op.MatMul(scale, joined([d.total for d in layers], 1))
         counts = op.constant([float(d.channels) for d in layers], like.dtype)
         self._offsets.append(op.ReduceSum(op.Mul(op.Mul(low, scale), counts), [1, 2], keepdims=0))
-        sizes = (dims(like) or ())[2:]
-        if sum(not isinstance(d, int) for d in sizes) <= 1:
-            return op.Reshape(summed, [0, *[d if isinstance(d, int) else -1 for d in sizes]])
-        return op.Reshape(summed, op.Concat([0], op.Slice(op.Shape(like), [2], [2 + len(sizes)]), axis=0))
+        return _unflattened(op, op.MatMul(scale, total), like)
 
     def finish(self) -> ir.Value | None:
         """The sum, ``[N, places...]``; None when nothing was added."""
         op = self.op
         for size, (layers, like) in self._deferred.items():
-            self._groups.setdefault(size, []).append(self._rescaled(layers, like))
+            self._groups.setdefault(size, []).append(self._settle(size, layers, like))
         known = dims(self.source)
         target = tuple(known[a] if known is not None else None for a in self.axes)
         total: list[ir.Value] = []
@@ -243,3 +280,9 @@ class MapSum:
         mode = "align_corners" if self.align_corners else "pytorch_half_pixel"
         resized = op.Resize(shaped, None, None, whole, mode="linear", coordinate_transformation_mode=mode)
         return op.Squeeze(resized, lead)
+
+
+def _count(sizes: tuple[object, ...]) -> int | None:
+    """Number of places; None where a size is not a number."""
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return math.prod(numbers) if len(numbers) == len(sizes) else None

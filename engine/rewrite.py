@@ -331,8 +331,18 @@ class Rewriter:
         return value
 
     def add_output(self, name: str, value: ir.Value, shape: ir.Shape | Sequence[int | str | None] | None = None) -> str:
-        """Return ``value`` under a name of its own; the name that it really got is the result."""
-        result = self.op.Identity(value, name=name)
+        """Return ``value`` under a name of its own; the name that it really got is the result.
+
+        What was added to the graph takes the name itself: a copy behind it would be an output that a runtime computes
+        first, the whole way to it, before anything else that hangs on that way.
+        """
+        node = value.producer()
+        added = node is not None and node.graph is self.graph and (node.name or "").startswith(PREFIX)
+        if added and not value.is_graph_output():
+            result = value
+            result.name = self.op.unique_name(name)
+        else:
+            result = self.op.Identity(value, name=name)
         result.shape = ir.Shape(list(shape)) if shape is not None else value.shape
         self.graph.outputs.append(result)
         self.added_outputs.append(result.name or name)

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxplain.engine.axes import Joined, Labels, Unfolding, unfolding
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual, TermInfo, Terms
+from onnxplain.engine.gathering import Gathering
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import total_per_sample
@@ -136,13 +137,14 @@ class FullGradient(Method):
         products, terms = self.decompose(plan)
         for subject in plan.subjects:
             plan.output(f"attribution/{subject.name}", products[subject.name], subject.value.shape)
-        mapped = self._draw(plan, terms, products)
+        gathering = Gathering(op)
+        mapped = self._draw(plan, terms, products, gathering)
         plan.memo["terms"] = tuple(
             TermInfo(t.node, t.operator, t.kind, t.parameter, t.tensor, t.placed, i in mapped)
             for i, t in enumerate(terms)
         )
         if terms:
-            plan.output("bias_terms", op.Concat(*[t.total(op) for t in terms], axis=1), ("N", len(terms)))
+            plan.output("bias_terms", op.Squeeze(gathering.hand_out()["terms"], [1]), ("N", len(terms)))
         partial = {i: value for i, t in enumerate(terms) if (value := t.placed_total(op)) is not None}
         plan.memo["partial"] = list(partial)
         if partial:
@@ -159,18 +161,32 @@ class FullGradient(Method):
             op = plan.rewriter.op
             plan.output("residual", op.Sub(plan.seed.score, total_per_sample(op, parts)), ("N",))
 
-    def _draw(self, plan: Plan, terms: list[Term], products: dict[str, ir.Value]) -> set[int]:
-        """Emit the map; which terms are part of it is the result."""
-        if len(plan.subjects) != 1:
-            return set()
-        subject = plan.subjects[0]
-        drawn = self.chosen(terms)
-        total = MapSum(plan.rewriter.op, subject.value, subject.labels, self.align_corners, self.conserve)
-        psi = Psi(self.sign, self.rescale, self.scope)
-        layers = [self.input_layer(plan, products[subject.name])] if self.include_input else []
-        for layer in (*layers, *self.drawings(plan, [terms[i] for i in sorted(drawn)])):
-            layer.add_to(total, psi)
-        result = total.finish()
+    def _draw(
+        self, plan: Plan, terms: list[Term], products: dict[str, ir.Value], gathering: Gathering | None = None
+    ) -> set[int]:
+        """Emit the map; which terms are part of it is the result.
+
+        With a gathering, every term's total is put there under ``terms``, right after what is drawn of its adjoint.
+        """
+        op, psi = plan.rewriter.op, Psi(self.sign, self.rescale, self.scope)
+        total, drawn = None, set[int]()
+        layers: dict[ir.Value, list[Layer]] = {}
+        if len(plan.subjects) == 1:
+            subject = plan.subjects[0]
+            drawn = self.chosen(terms)
+            total = MapSum(op, subject.value, subject.labels, self.align_corners, self.conserve, gathering)
+            first = [self.input_layer(plan, products[subject.name])] if self.include_input else []
+            for layer in (*first, *self.drawings(plan, [terms[i] for i in sorted(drawn)])):
+                layers.setdefault(layer.a, []).append(layer)
+        adjoints = {t.adjoint for t in terms}
+        order = [*(a for a in layers if a not in adjoints), *(t.adjoint for t in terms)]
+        for position, adjoint in enumerate(order, len(terms) - len(order)):
+            for layer in layers.pop(adjoint, ()):
+                assert total is not None
+                layer.add_to(total, psi)
+            if gathering is not None and position >= 0:
+                gathering.put("terms", op.Unsqueeze(terms[position].total(op), [2]), 1)
+        result = total.finish() if total is not None else None
         if result is not None:
             plan.output("map", result, None)
         return drawn
