@@ -30,6 +30,8 @@ OPTIONAL = {
     "tensorflow|tensorflow-cpu": ("TensorFlow exports", "onnxplain[tensorflow]", "2.21"),
     "keras": ("Keras exports", "onnxplain[tensorflow]", "3.15"),
     "tf2onnx": ("Keras exports", "onnxplain[tensorflow]", "1.17"),
+    "scikit-learn": ("scikit-learn exports", "onnxplain[sklearn]", "1.9"),
+    "skl2onnx": ("scikit-learn exports", "onnxplain[sklearn]", "1.20"),
     "safetensors": (".safetensors files", "safetensors", ""),
 }
 

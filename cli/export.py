@@ -37,7 +37,8 @@ def export(
             metavar="MODEL",
             show_default=False,
             help="SCRIPT.py:FACTORY, a function that returns a model or (model, sample); a .keras or .h5 file; "
-            "a SavedModel's folder; a Hugging Face directory; a .pt2 program.",
+            "a SavedModel's folder; a Hugging Face directory; a .pt2 program; a scikit-learn .joblib, .pkl or .skops (reading "
+            "a pickle runs the code in it).",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="ONNX", help="The file to write.", show_default=False)],
@@ -77,7 +78,7 @@ def export(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write a PyTorch, TensorFlow or Keras model as ONNX, and prove that the file gives the same outputs.
+    """Write a PyTorch, TensorFlow, Keras or scikit-learn model as ONNX, and prove that the file gives the same outputs.
 
     onnxplain export train.py:make_net --sample 1x3x224x224 -o net.onnx
 
@@ -86,6 +87,8 @@ def export(
     onnxplain export ./my-bert -o bert.onnx
 
     onnxplain export model.keras -o model.onnx
+
+    onnxplain export pipeline.joblib -o model.onnx
     """  # fmt: skip
     from onnxplain import exporters
     from onnxplain.cli.outputs import check_file
@@ -192,9 +195,9 @@ def load_network(source: str) -> tuple[Any, Any]:
 
 
 def _holds_network(path: Path) -> bool:
-    from onnxplain.exporters import huggingface, tensorflow_files
+    from onnxplain.exporters import huggingface, sklearn_files, tensorflow_files
 
-    return path.exists() and (huggingface.is_model(path) or tensorflow_files.is_model(path))
+    return path.exists() and any(kind.is_model(path) for kind in (huggingface, sklearn_files, tensorflow_files))
 
 
 def _call(path: Path, factory: str) -> Any:
@@ -215,7 +218,9 @@ def _call(path: Path, factory: str) -> Any:
     except ExportError:
         raise
     except ModuleNotFoundError as error:
-        extra = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}.get(error.name or "")
+        extra = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow", "sklearn": "sklearn"}.get(
+            error.name or ""
+        )
         hint = f"pip install 'onnxplain[{extra}]'" if extra else f"install {error.name}"
         raise ExportError(f"'{path}' needs {error.name}, which is not installed; {hint}") from error
     except (Exception, SystemExit) as error:  # the user's own code: anything
@@ -236,8 +241,8 @@ def _program(path: Path) -> Any:
         )
     if not path.is_file():
         raise ExportError(
-            f"there is no file '{path}'; give SCRIPT.py:FACTORY, a Hugging Face directory, a Keras file, a SavedModel's "
-            "folder or a .pt2"
+            f"there is no file '{path}'; give SCRIPT.py:FACTORY, a Hugging Face directory, a Keras or scikit-learn file, a "
+            "SavedModel's folder or a .pt2"
         )
     if path.suffix != ".pt2":
         raise ExportError(

@@ -369,8 +369,11 @@ def _cases(
     cases, left_out = [], 0
     for blocks, found in ((table.blocks, expected), (other, table.run(answers, other))):
         keep = np.asarray(selected(found))
-        if request.dynamic_batch and keep.any() and not keep.all():
+        if request.dynamic_batch and not keep.all():
+            if not keep.any() and cases:
+                continue
             left_out += int((~keep).sum())
+            keep = keep if keep.any() else ~keep
             blocks, found = ({k: v[keep] for k, v in d.items()} for d in (blocks, found))
         feeds = zip(model.graph.inputs, blocks.values(), strict=True)
         pairs = zip(model.graph.outputs, found.values(), strict=True)
@@ -416,7 +419,7 @@ def _notes(model: ir.Model, left_out: int) -> list[str]:
     if any(node.op_type == "SVMClassifier" and "prob_a" in node.attributes for node in nodes):
         notes.append(_SVM)
     if left_out:
-        notes.append(f"{left_out} rows of the comparison have two classes level, and were left out")
+        notes.append(f"rows of the comparison that have two classes level, and were left out: {left_out}")
     return notes
 
 

@@ -13,17 +13,17 @@ no_gradient(
     *("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"),
     domain=ML,
     reported=True,
-    remedy="the answer of a tree changes in steps; methods that change the input see them (occlusion, Shapley values)",
+    remedy="the answer of a tree changes in steps; shapley_sampling, kernel_shap and occlusion see them",
 )
 no_gradient(
     "Binarizer",
     domain=ML,
     reported=True,
-    remedy="a threshold changes in steps; explain what enters it, or use occlusion",
+    remedy="a threshold changes in steps; explain what enters it, or use shapley_sampling or occlusion",
 )
 no_gradient(
     *("CategoryMapper", "LabelEncoder", "OneHotEncoder"),
     domain=ML,
     reported=True,
-    remedy="a category has no derivative; explain what follows it, or use occlusion",
+    remedy="a category has no derivative; explain what follows it, or use shapley_sampling or occlusion",
 )

@@ -212,3 +212,47 @@ def test_a_keras_file_without_tensorflow(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     refusal = refused("export", tmp_path / "net.keras", "-o", tmp_path / "m.onnx")
     assert "pip install 'onnxplain[tensorflow]'" in refusal
+
+
+# ----- with scikit-learn ------------------------------------------------------------------------------
+
+PIPELINE = """
+import joblib
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(60, 3)).astype(np.float32)
+
+def make():
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(X, np.array(["no", "yes"])[(X[:, 1] > 0).astype(int)])
+
+def pair():
+    return make(), X[:5]
+"""
+
+
+def test_a_scikit_learn_script_and_its_file_need_no_sample(tmp_path: Path) -> None:
+    joblib = pytest.importorskip("joblib", reason="needs the sklearn extra")
+    pytest.importorskip("skl2onnx", reason="needs the sklearn extra")
+    path, out = script(tmp_path, PIPELINE), tmp_path / "m.onnx"
+    model, _ = load_network(f"{path}:make")
+    joblib.dump(model, tmp_path / "model.joblib")
+    x = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
+    for source in (f"{path}:make", f"{path}:pair", tmp_path / "model.joblib"):
+        result = call("export", source, "-o", out)
+        assert result.exit_code == 0, result.stderr
+        label, got = ort.InferenceSession(str(out), providers=["CPUExecutionProvider"]).run(None, {"X": x})
+        np.testing.assert_allclose(got, model.predict_proba(x), rtol=1e-5, atol=1e-6)  # float32
+        assert label.tolist() == model.predict(x).tolist()
+    report = json.loads(call("export", tmp_path / "model.joblib", "-o", out, "-O", "scores=decision", "--json").stdout)
+    assert [t["name"] for t in report["outputs"]] == ["label", "scores"]
+
+
+def test_a_scikit_learn_file_without_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.joblib").write_bytes(b"")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    refusal = refused("export", tmp_path / "model.joblib", "-o", tmp_path / "m.onnx")
+    assert "pip install 'onnxplain[sklearn]'" in refusal
