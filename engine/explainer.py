@@ -23,6 +23,7 @@ from onnxplain.engine.loading import Model
 from onnxplain.engine.method import Method, Parts, Plan, Run, Subject
 from onnxplain.engine.places import input_labels
 from onnxplain.engine.rewrite import COTANGENT, SCORE, Rewriter, Slot
+from onnxplain.engine.samples import check_batch_first
 from onnxplain.engine.session.batching import DEFAULT_BUDGET_MIB, BatchRunner
 from onnxplain.engine.session.blame import blaming
 from onnxplain.engine.session.custom_ops import CustomOps
@@ -148,6 +149,7 @@ class CompiledExplainer:
         rewriter.op.portable, rewriter.op.lacks = forms_for(aim, portable), aim.lacks if aim is not None else ()
         subjects = [self._subject(rewriter, n, n not in self.declared, False) for n in self._subject_names(rewriter)]
         seed = rewriter.seed(self.output, self.head, "index", fixed=None if target == "input" else target)
+        check_batch_first(rewriter.forward_nodes, {s.value: s.labels for s in subjects}, seed.explained)
         if isinstance(target, int):
             self._check_fixed(target, dims(seed.explained))
         facts = {**self._fixed, "head": self.head, "target": target, "quantisation": self.quantisation}
@@ -242,11 +244,14 @@ class CompiledExplainer:
         spell(model, rewriter.op.lacks)
         session = Session(model, self.providers, threads=self.threads, custom_ops=self.custom_ops)
         budget = float("inf") if self.method.needs_one_chunk else self.memory_mib
+        if any(p.one_by_one for p in plans):
+            budget = 0.0
         return Program(model, plans, session, self._runner(session, model, budget), prelude)
 
     def _plan(self, rewriter: Rewriter, slot: Slot, subjects: list[Subject]) -> Plan:
         output = slot.output or self.output
         seed = rewriter.seed(output, self.head, slot.kind, slot.whole)
+        check_batch_first(rewriter.forward_nodes, {s.value: s.labels for s in subjects}, seed.explained)
         plan = Plan(rewriter, seed, subjects, output_name=output, head=self.head)
         if rewriter.is_inner(rewriter.output_value(output)):
             plan.output(EXPLAINED, seed.explained)

@@ -63,6 +63,8 @@ class Plan:
         head: What is explained of it: see :mod:`onnxplain.engine.heads`.
         fed: Graph inputs that the method added, each with the subject whose shape it takes: zeros on the first
             run, and what `Run.evaluate` is given for it later.
+        one_by_one: Whether samples go through one at a time: a result is a sum over tensors of which it cannot be
+            told which axis counts the samples.
     """
 
     rewriter: Rewriter
@@ -75,6 +77,7 @@ class Plan:
     head: str = "logit"
     fed: dict[str, str] = field(default_factory=dict)
     values: dict[str, ir.Value] = field(default_factory=dict)
+    one_by_one: bool = False
 
     def output(self, key: str, value: ir.Value, shape: Any = None) -> None:
         """Return ``value`` from the graph; the method finds it under ``key``."""

@@ -10,6 +10,7 @@ instead of being drawn somewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import onnx_ir as ir
 
@@ -121,8 +122,14 @@ def _rule(*op_types: str) -> Callable[[Rule], Rule]:
     return register
 
 
+def _attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """Nodes that passes emit late have not got all defaults written out."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
 #: Operators that may keep the shape and put other things in its places.
-_REARRANGING = {"Unique", "ReverseSequence", "DFT"}
+_REARRANGING = {"Unique", "ReverseSequence", "DFT", "If", "Loop", "Scan"}
 
 
 def _lost(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
@@ -219,7 +226,7 @@ def _lengthened(node: ir.Node, labels: list[Labels | None], axis: int) -> Label:
 
 @_rule("Split")
 def _split(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
-    return _without(labels[0], [int(node.attributes["axis"].value)])
+    return _without(labels[0], [int(_attribute(node, "axis", 0))])
 
 
 @_rule("Slice")
@@ -267,7 +274,7 @@ def _gather(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     count = rank(picked) if picked is not None else None
     if first is None or count is None:
         return None
-    axis = int(node.attributes["axis"].value) % len(first)
+    axis = int(_attribute(node, "axis", 0)) % len(first)
     return None if first[axis] == "batch" else (*first[:axis], *[None] * count, *first[axis + 1 :])
 
 
@@ -277,7 +284,7 @@ def _gather(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
 def _reduce(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     first = labels[0]
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    kept = bool(node.attributes["keepdims"].value)
+    kept = bool(_attribute(node, "keepdims", 1))
     if first is None or (axes is None and not kept):
         return None
     gone = {int(a) % len(first) for a in axes} if axes is not None else set(range(len(first)))
@@ -343,7 +350,7 @@ def _einsum(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
 @_rule("Gemm")
 def _gemm(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     first = labels[0]
-    if first is None or labels[1] is not None or node.attributes["transA"].value:
+    if first is None or labels[1] is not None or _attribute(node, "transA", 0):
         return None
     return (first[0], None)
 
@@ -351,7 +358,7 @@ def _gemm(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
 @_rule("Flatten")
 def _flatten(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     first, x = labels[0], node.inputs[0]
-    axis = int(node.attributes["axis"].value)
+    axis = int(_attribute(node, "axis", 1))
     source = dims(x) if x is not None else None
     return regrouped(first, source, (source[0], None)) if first is not None and source and axis == 1 else None
 

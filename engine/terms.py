@@ -6,21 +6,21 @@ arXiv 1905.00780, with every operator's own bias in place of the network's param
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxplain.engine.axes import Unfolding, names, unfolding
 from onnxplain.engine.backward import Adjoints
-from onnxplain.engine.errors import UnsupportedNodeError
-from onnxplain.engine.forms import dot
+from onnxplain.engine.errors import OptionError, UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.names import describe
-from onnxplain.engine.graph.shapes import Dim, Dims, dims, same
+from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.places import Labels, find_places, spatial_axes
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import BIAS, Bias, BiasKind, BiasRule, Entry
+from onnxplain.engine.samples import SampleAxis, per_sample, sample_axis
 
 #: Finds the bias rule for a node; None means that there is none.
 BiasLookup = Callable[[Primal, int], Entry[BiasRule] | None]
@@ -68,23 +68,13 @@ class Term:
 
     def total(self, op: Builder) -> ir.Value:
         """Emit ``<a, c>`` per sample, ``[N, 1]``."""
-        result = self._per_sample(op)
+        result = per_sample(op, self.adjoint, self.bias, self.samples, self.source)
         return result if self.factor == 1.0 else op.Mul(result, self.factor)
 
-    def _per_sample(self, op: Builder) -> ir.Value:
-        known, batch = dims(self.adjoint), (dims(self.source) or (None,))[0]
-        axis = batch_axis(self.labels, known, batch)
-        if axis == 0 and known is not None and same(known[0], batch):
-            return inner(op, self.adjoint, self.bias)
-        if axis:  # time-major nets and their like: the batch comes to the front
-            product = op.Mul(self.adjoint, self.bias)
-            order = [axis, *[i for i in range(len(known or ())) if i != axis]]
-            return op.ReduceSum(op.Flatten(op.Transpose(product, perm=order), axis=1), [1], keepdims=1)
-        # The batch is joined with other axes (attention heads) or lost from sight. Rows of one sample stand
-        # together where it is the outermost; anything else shows in the residual.
-        rows = inner(op, self.adjoint, self.bias)
-        count = op.Slice(op.Shape(self.source), [0], [1])
-        return op.ReduceSum(op.Reshape(rows, op.Concat(count, [-1], axis=0)), [1], keepdims=1)
+    @property
+    def samples(self) -> SampleAxis | None:
+        """The axis of its tensor that counts the samples; None where that cannot be told."""
+        return sample_axis(self.labels, dims(self.adjoint), (dims(self.source) or (None,))[0])
 
     def full_bias(self, op: Builder) -> ir.Value:
         """Emit the bias c itself."""
@@ -153,15 +143,6 @@ def placing(value: ir.Value, labels: Labels, wanted: set[str]) -> Unfolding | No
     return unfolding(labels, dims(value)) if all(found[name] == 1 for name in wanted) else None
 
 
-def batch_axis(labels: Labels, known: Dims | None, batch: Dim) -> int:
-    """Which axis is the batch: by labels, else by the batch's symbol, else the first."""
-    if "batch" in labels:
-        return labels.index("batch")
-    if known is not None and isinstance(batch, str) and known.count(batch) == 1:
-        return known.index(batch)
-    return 0
-
-
 def _node_bias(op: Builder, node: Primal, lookup: BiasLookup) -> list[Bias]:
     entry = lookup(node, op.opset)
     if entry is None:
@@ -171,30 +152,39 @@ def _node_bias(op: Builder, node: Primal, lookup: BiasLookup) -> list[Bias]:
     return list(entry.rule(op, node))
 
 
-def inner(op: Builder, a: ir.Value, c: ir.Value) -> ir.Value:
-    """Per sample inner product ``<a, c>`` as ``[N, 1]``, where c broadcasts against a.
+# ----- terms of which the samples cannot be told apart ------------------------------------------------
 
-    Where c is known to be constant along axes, a is summed over those first, so that a channel's bias
-    costs one pass over the adjoint and no product of its size.
+ASTRAY = "which axis of an inner tensor counts the samples cannot be told"
+
+
+def any_astray(terms: Iterable[Term]) -> bool:
+    """Whether there is a term of which the samples cannot be told apart, so that they have to go through one by one.
+
+    Raises:
+        UnsupportedNodeError: There is, and the model takes a fixed number of samples at a time.
     """
-    full, part = dims(a), dims(c)
-    if full is not None and full == part and None not in full:
-        return dot(op, a, c)
-    axes = constant_axes(part, full)
-    if full is not None and axes and axes == list(range(2, len(full))) and isinstance(full[1], int):
-        sums = op.ReduceSum(a, axes, keepdims=0)
-        if part is not None and len(full) - len(part) in (0, 1) and (len(part) < len(full) or part[0] == 1):
-            return op.MatMul(sums, op.Reshape(c, [full[1], 1]))
-        return op.ReduceSum(op.Flatten(op.Mul(sums, op.Flatten(c, axis=1)), axis=1), [1], keepdims=1)
-    if axes:
-        a = op.ReduceSum(a, axes, keepdims=1)
-    return op.ReduceSum(op.Flatten(op.Mul(a, c), axis=1), [1], keepdims=1)
+    term = next((t for t in terms if t.samples is None), None)
+    if term is None:
+        return False
+    count = (dims(term.source) or (None,))[0]
+    if isinstance(count, int):
+        raise UnsupportedNodeError(
+            term.node,
+            term.operator,
+            f"which axis of '{term.tensor}' counts the samples cannot be told, and the model takes {count} at a time",
+            "export it with an open batch, or with a batch of 1",
+        )
+    return True
 
 
-def constant_axes(part: Dims | None, full: Dims | None) -> list[int]:
-    """Axes of ``full``, the batch excepted, along which a broadcast operand is known not to vary."""
-    if part is None or full is None or len(part) > len(full):
-        return []
-    lead = len(full) - len(part)
-    axes = [i for i in range(1, len(full)) if i < lead]
-    return axes + [i for i in range(max(lead, 1), len(full)) if part[i - lead] == 1 and not same(full[i], 1)]
+def refuse_astray(astray: bool) -> None:
+    """A file takes all samples at once: there is no residual per sample where they cannot be told apart.
+
+    Args:
+        astray: What :func:`any_astray` said.
+
+    Raises:
+        OptionError: That is so.
+    """
+    if astray:
+        raise OptionError(f"{ASTRAY}, and a file takes them all at once; export the model with a batch of 1")

@@ -7,6 +7,10 @@ import onnx_ir as ir
 #: Under this key a copy of a node keeps the name of the node that it was copied from.
 ORIGIN = "onnxplain.origin"
 
+#: Under this key a node whose operand's first axis is gone through step by step keeps the name and the operator of
+#: the recurrent node that does so.
+STEPS = "onnxplain.steps"
+
 
 def label(node: ir.Node) -> str:
     """The node's name (of a copy, the original's), or its first output's where it has none."""

@@ -25,7 +25,7 @@ from onnxplain.engine.method import Method, Parts, Plan, Run, choose
 from onnxplain.engine.places import spatial_axes
 from onnxplain.engine.propagation.balanced import balanced, balanced_biases
 from onnxplain.engine.psi import RESCALES, SCOPES, SIGNS, MapSum, Psi
-from onnxplain.engine.terms import Term, bias_terms
+from onnxplain.engine.terms import ASTRAY, Term, any_astray, bias_terms, refuse_astray
 
 #: Relative residual past which a float32 decomposition is not believed (the authors' own tolerance).
 TOLERANCE = 1e-4
@@ -126,6 +126,9 @@ class FullGradient(Method):
         found = plan.gradients(balanced()) if self.balanced else plan.gradients()
         assert plan.adjoints is not None
         terms = bias_terms(op, plan.adjoints, sources, *((balanced_biases,) if self.balanced else ()))
+        plan.one_by_one = any_astray(terms)
+        if plan.one_by_one and self.needs_one_chunk:
+            raise OptionError(f"scope='{self.scope}' takes all samples together, and {ASTRAY}; choose another scope")
         products = {}
         for s in plan.subjects:
             products[s.name] = op.Mul(found[s.name], s.value)
@@ -156,6 +159,7 @@ class FullGradient(Method):
     def ship(self, plan: Plan) -> None:
         super().ship(plan)
         if "full_completeness" in self.axioms:
+            refuse_astray(plan.one_by_one)
             parts = [plan.values[f"attribution/{s.name}"] for s in plan.subjects]
             parts += [plan.values["bias_terms"]] if "bias_terms" in plan.values else []
             op = plan.rewriter.op

@@ -23,7 +23,7 @@ from onnxplain.engine.propagation.relevance_defaults import (
     left_to_taylor,
     secant_table,
 )
-from onnxplain.engine.terms import bias_terms
+from onnxplain.engine.terms import any_astray, bias_terms, refuse_astray
 
 MODES = ("layerwise", "modified_gradient")
 STARTS = ("score", "one")
@@ -150,6 +150,7 @@ class LayerwiseRelevance(ComposedMethod):
         elif not is_closed(plan.adjoints):
             plan.memo["notes"].append("what biases absorb inside loops is not told, so conservation is not checked")
             return
+        plan.one_by_one = any_astray(terms)
         plan.memo["terms"] = tuple(
             TermInfo(t.node, t.operator, t.kind, t.parameter, t.tensor, placed=False, mapped=False) for t in terms
         )
@@ -161,6 +162,7 @@ class LayerwiseRelevance(ComposedMethod):
         super().ship(plan)
         if "terms" not in plan.memo:
             return
+        refuse_astray(plan.one_by_one)
         op = plan.rewriter.op
         parts = [plan.values[f"attribution/{s.name}"] for s in plan.subjects]
         parts += [plan.values["absorbed"]] if "absorbed" in plan.values else []

@@ -83,14 +83,38 @@ def test_small_nets(name: str, tmp_path: Path) -> None:
     check(report.path, model, draw(3, *model.inputs[0].shape[1:]))
 
 
-def test_gru_as_a_loop_and_unrolled(tmp_path: Path) -> None:
-    model, x = recurrent(layers.GRU(4)), draw(3, 7, 3)
+LOOPS: dict[str, Callable[[], Any]] = {
+    "gru": lambda: recurrent(layers.GRU(4)),
+    "reset before": lambda: recurrent(layers.GRU(4, reset_after=False)),
+    "backwards": lambda: recurrent(layers.GRU(4, go_backwards=True)),
+    "stack": lambda: recurrent(layers.GRU(4, return_sequences=True), layers.GRU(3)),
+    "bidirectional": lambda: recurrent(layers.Bidirectional(layers.GRU(4, return_sequences=True)), layers.GRU(3)),
+    "bidirectional stack": lambda: recurrent(
+        layers.Bidirectional(layers.GRU(4, return_sequences=True)), layers.Bidirectional(layers.GRU(3))
+    ),
+    "simple": lambda: recurrent(layers.SimpleRNN(4, return_sequences=True), layers.SimpleRNN(3)),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_recurrent_layers_that_become_loops(name: str, tmp_path: Path) -> None:
+    """A state for each sample is stacked over time inside; every sample's terms are what they are alone."""
+    model = LOOPS[name]()
     report = export(model, None, tmp_path / "m.onnx")
-    u = draw(3, 2)
-    assert report.operators["Loop"] == 1
-    gradient = ox.vjp(str(report.path), {"steps": x}, {"head": u})["steps"]
-    assert distance(gradient, tape_gradient(model, x, u)) < GRADIENT
-    check(export(model, None, tmp_path / "n.onnx", unroll=True).path, model, x)
+    assert report.operators["Loop"]
+    x = draw(3, 7, 3)
+    check(report.path, model, x)
+    found = ox.explain(str(report.path), x, method="fullgrad", target=1).terms.biases
+    for n in range(3):
+        alone = ox.explain(str(report.path), x[n : n + 1], method="fullgrad", target=1).terms.biases
+        np.testing.assert_allclose(alone[0], found[n], rtol=1e-4, atol=1e-5 * np.abs(found).max())  # float32
+
+
+def test_gru_unrolled(tmp_path: Path) -> None:
+    model = recurrent(layers.GRU(4))
+    report = export(model, None, tmp_path / "m.onnx", unroll=True)
+    assert "Loop" not in report.operators
+    check(report.path, model, draw(3, 7, 3))
 
 
 def test_saved_model(tmp_path: Path) -> None:

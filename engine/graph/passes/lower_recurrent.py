@@ -24,7 +24,7 @@ import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder, names_of
-from onnxplain.engine.graph.names import describe, label
+from onnxplain.engine.graph.names import STEPS, describe, label
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
 from onnxplain.engine.graph.passes.recurrent_cells import CELLS, Activation, Cell, activations_of
 from onnxplain.engine.graph.shapes import dims, set_dims
@@ -79,6 +79,7 @@ class _Lowering:
             raise self._unsupported("its hidden_size is not known", "export the model with constant weights")
         self.hidden = int(hidden)
         self.length = known[1 if self.batch_first else 0] if known is not None and len(known) == 3 else None
+        self.batch = known[0 if self.batch_first else 1] if known is not None and len(known) == 3 else None
         self.mask = self._mask()
 
     # ----- operands ------------------------------------------------------------------------------
@@ -139,6 +140,9 @@ class _Lowering:
             unsupported=self._unsupported,
         )
         projected = op.MatMul(self.x, op.Transpose(weight, perm=[1, 0]))
+        producer = projected.producer()
+        assert producer is not None
+        producer.meta[STEPS] = (label(self.node), describe(self.node))
         total = cell.prepare(op, *parts)
         return cell, projected if total is None else op.Add(projected, total)
 
@@ -155,7 +159,7 @@ class _Lowering:
         cell, projected = self._cell(d)
         states = [self._initial(5 + i, d) for i in range(cell.states)]
         for state in states:
-            set_dims(state, [None, self.hidden])
+            set_dims(state, [self.batch, self.hidden])
         if isinstance(self.length, int) and 0 < self.length <= UNROLLED:
             return self._unrolled(cell, projected, states, reverse, self.length)
         return self._scanned(cell, projected, states, reverse)
