@@ -366,7 +366,8 @@ def _cases(
     """The sample and other rows; those whose label hangs on rounding left out, and their number."""
     rows = len(next(iter(table.blocks.values())))
     other = table.varied(next(n for n in (3, 2, 4) if n != rows) if request.dynamic_batch else rows)
-    cases, left_out = [], 0
+    cases: list[verify.Case] = []
+    left_out = 0
     for blocks, found in ((table.blocks, expected), (other, table.run(answers, other))):
         keep = np.asarray(selected(found))
         if request.dynamic_batch and not keep.all():

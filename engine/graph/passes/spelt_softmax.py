@@ -1,8 +1,11 @@
-"""A softmax written out at the end of a model -> Softmax, so that the logits in front of it are found.
+"""A softmax or sigmoid written out at the end of a model -> the operator, so that the logits in front of it are found.
 
-``exp(z - m) / sum(exp(z - m))`` with one sum along one axis that is not the batch, and any ``m`` that is the
-same along it (the maximum, or nothing at all): that is what jax and tf2onnx write. Only what an output returns,
-or rearranges, is replaced; inner ones keep their tensors and names.
+1. ``exp(z - m) / sum(exp(z - m))`` with one sum along one axis that is not the batch, and any ``m`` that is the
+   same along it (the maximum, or nothing at all), as jax and tf2onnx write it -> ``Softmax``.
+2. ``exp(z - logsumexp(z))``, as skl2onnx writes it -> ``Softmax``.
+3. ``[1 - p, p]`` with ``p = sigmoid(z)``, the two probabilities of one score -> ``Sigmoid([-z, z])``.
+
+Only what an output returns, or rearranges, is replaced; inner ones keep their tensors and names.
 """
 
 from __future__ import annotations
@@ -30,41 +33,92 @@ class SpeltSoftmaxPass(ir.passes.InPlacePass):
                 node is not None and node.domain == "" and node.op_type in _REARRANGING and node.inputs[0] is not None
             ):
                 node = node.inputs[0].producer()
-            if node is not None and (match := _matched(node)) is not None:
-                _replace(model.graph, node, *match)
+            if node is None or node.domain or None in node.inputs:
+                continue
+            new = next((made for form in _FORMS if (made := form(model.graph, node)) is not None), None)
+            if new is not None:
+                _replace(model.graph, node, new)
                 found += 1
         if found:
             common.RemoveUnusedNodesPass()(model)
         return ir.passes.PassResult(model, modified=bool(found))
 
 
-def _replace(graph: ir.Graph, node: ir.Node, logits: ir.Value, axis: int) -> None:
+def _replace(graph: ir.Graph, node: ir.Node, new: ir.Value) -> None:
     old = node.outputs[0]
-    new = Builder(graph, before=node).Softmax(logits, axis=axis)
-    new.type, new.shape, name = logits.type, logits.shape, old.name
+    new.type, new.shape, name = old.type, old.shape, old.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     old.name, new.name = None, name
 
 
-def _matched(node: ir.Node) -> tuple[ir.Value, int] | None:
-    """Logits and axis of a division that ends a softmax."""
-    if node.op_type != "Div" or node.domain or None in node.inputs:
+def _divided(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
+    """Form 1."""
+    if node.op_type != "Div":
         return None
     exponential, total = node.inputs[0].producer(), _source(node.inputs[1])  # type: ignore[union-attr, arg-type]
     if exponential is None or exponential.op_type != "Exp" or exponential.domain:
         return None
     sizes = dims(exponential.outputs[0])
-    if total is None or total.op_type != "ReduceSum" or total.domain or total.inputs[0] is not exponential.outputs[0]:
+    if total is None or total.inputs[0] is not exponential.outputs[0] or sizes is None:
         return None
-    axes = constant(total.inputs[1]) if len(total.inputs) > 1 else None
-    if axes is None or axes.size != 1 or sizes is None:
-        return None
-    axis = int(axes.reshape(-1)[0]) % len(sizes)
-    if axis == 0 or not _flat(node.inputs[1], axis, sizes):  # type: ignore[arg-type]
+    axis = _summed(total, "ReduceSum", sizes)
+    if axis is None or not _flat(node.inputs[1], axis, sizes):  # type: ignore[arg-type]
         return None
     logits = _without_shift(exponential.inputs[0], axis, sizes)  # type: ignore[arg-type]
-    return (logits, axis) if len(dims(logits) or ()) == len(sizes) else None
+    return _softmax(graph, node, logits, axis, sizes)
+
+
+def _subtracted(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
+    """Form 2."""
+    difference = node.inputs[0].producer() if node.op_type == "Exp" else None  # type: ignore[union-attr]
+    if difference is None or difference.op_type != "Sub" or difference.domain or None in difference.inputs:
+        return None
+    logits, shift = difference.inputs
+    sizes, total = dims(logits), _source(shift)  # type: ignore[arg-type]
+    if total is None or total.inputs[0] is not logits or sizes is None or logits is None or shift is None:
+        return None
+    axis = _summed(total, "ReduceLogSumExp", sizes)
+    return None if axis is None or not _flat(shift, axis, sizes) else _softmax(graph, node, logits, axis, sizes)
+
+
+def _paired(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
+    """Form 3."""
+    if node.op_type != "Concat" or len(node.inputs) != 2:
+        return None
+    rest, p = node.inputs[0].producer(), node.inputs[1]  # type: ignore[union-attr]
+    if rest is None or rest.op_type != "Sub" or rest.domain or rest.inputs[1] is not p or p is None:
+        return None
+    one, sigmoid = constant(rest.inputs[0]), p.producer()
+    if one is None or one.size != 1 or one.reshape(-1)[0] != 1.0 or sigmoid is None:
+        return None
+    score, sizes = sigmoid.inputs[0], dims(p)
+    axis = int(node.attributes["axis"].value)
+    if sigmoid.op_type != "Sigmoid" or sigmoid.domain or score is None or sizes is None or axis % len(sizes) == 0:
+        return None
+    op = Builder(graph, before=node)
+    other = op.Neg(score)
+    logits = op.Concat(other, score, axis=axis)
+    other.type, other.shape = score.type, score.shape
+    logits.type, logits.shape = node.outputs[0].type, node.outputs[0].shape
+    return op.Sigmoid(logits)
+
+
+_FORMS = (_divided, _subtracted, _paired)
+
+
+def _summed(total: ir.Node, op_type: str, sizes: Dims) -> int | None:
+    """The one axis, not the batch, that a reduction sums over."""
+    if total.op_type != op_type or total.domain:
+        return None
+    axes = constant(total.inputs[1]) if len(total.inputs) > 1 else None
+    if axes is None or axes.size != 1:
+        return None
+    return int(axes.reshape(-1)[0]) % len(sizes) or None
+
+
+def _softmax(graph: ir.Graph, node: ir.Node, logits: ir.Value, axis: int, sizes: Dims) -> ir.Value | None:
+    return Builder(graph, before=node).Softmax(logits, axis=axis) if len(dims(logits) or ()) == len(sizes) else None
 
 
 def _without_shift(value: ir.Value, axis: int, sizes: Dims) -> ir.Value:

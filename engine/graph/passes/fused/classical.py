@@ -102,8 +102,25 @@ def normalizer(op: Builder, node: Primal) -> Sequence[ir.Value | None]:
     reduce = {"MAX": op.ReduceMax, "L1": op.ReduceL1, "L2": op.ReduceL2}.get(kind)
     if reduce is None:
         raise node.unsupported(f"norm={kind}", "export the model with MAX, L1 or L2")
+    if kind == "L1" and _is_distribution(x):
+        return [op.Identity(x)]
     size = reduce(x, [-1], keepdims=1)
     return [op.Div(x, op.Where(op.Equal(size, 0.0), 1.0, size))]
+
+
+def _is_distribution(x: ir.Value) -> bool:
+    """Whether rows sum to 1 as they come: a softmax, or the sigmoids of a score and of its negative."""
+    node = x.producer()
+    if node is None or node.domain:
+        return False
+    if node.op_type == "Softmax":
+        axis = node.attributes.get("axis")
+        return axis is None or axis.as_int() in (-1, len(dims(x) or (0,)) - 1)
+    pair = node.inputs[0].producer() if node.op_type == "Sigmoid" and node.inputs[0] is not None else None
+    if pair is None or pair.op_type != "Concat" or len(pair.inputs) != 2 or pair.inputs[0] is None:
+        return False
+    negative = pair.inputs[0].producer()
+    return negative is not None and negative.op_type == "Neg" and negative.inputs[0] is pair.inputs[1]
 
 
 @_splits("Imputer")
@@ -204,7 +221,7 @@ def svm_classifier(op: Builder, node: Primal) -> Sequence[ir.Value | None]:
     if node.attribute("prob_a", ()):
         raise node.unsupported(
             "its probabilities come from an iteration that stops early, which is not smooth",
-            "export it with decision values (probability=False), or explain it by occlusion",
+            "export its decision values (onnxplain export -O scores=decision), or explain it by shapley_sampling or occlusion",
         )
     labels = len(node.attribute("classlabels_ints", ()) or node.attribute("classlabels_strings", ()))
     per_class = [int(n) for n in node.attribute("vectors_per_class", ())]

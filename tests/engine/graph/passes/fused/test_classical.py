@@ -211,6 +211,32 @@ def test_what_is_not_smooth_is_refused_in_words(entry: tuple[str, dict[str, Any]
     assert raised.value.hint
 
 
+@pytest.mark.parametrize(
+    ("attributes", "logits"),
+    [
+        ({**LINEAR, "classlabels_ints": [1, 5, 2], "post_transform": "SOFTMAX"}, linear),
+        ({**ONE, "post_transform": "LOGISTIC"}, lambda x: both(one(x))),
+    ],
+    ids=["softmax", "logistic"],
+)
+def test_probabilities_that_are_normalised_again_keep_their_logits(
+    attributes: dict[str, Any], logits: Callable[[Array], Array]
+) -> None:
+    """Converters put a Normalizer behind every classifier: a softmax sums to 1 as it is."""
+    behind = [helper.make_node("Normalizer", ["s"], ["y"], domain="ai.onnx.ml", norm="L1")]
+    proto = model("LinearClassifier", X, 2, behind, **attributes)
+    e = ox.explain(proto, X, method="gradient", output="y", target=1)
+    np.testing.assert_allclose(e.score, logits(X.astype(np.float64))[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(e.outputs["y"], plain(proto, X)[-1], rtol=1e-5)
+
+
+def test_normalised_sigmoids_of_several_classes_are_no_softmax() -> None:
+    behind = [helper.make_node("Normalizer", ["s"], ["y"], domain="ai.onnx.ml", norm="L1")]
+    proto = model("LinearClassifier", X, 2, behind, **LINEAR, classlabels_ints=[1, 5, 2], post_transform="LOGISTIC")
+    e = ox.explain(proto, X, method="gradient", output="y", target=1)
+    np.testing.assert_allclose(e.score, plain(proto, X)[-1][:, 1], rtol=1e-5)
+
+
 def test_scores_take_the_place_of_dictionaries() -> None:
     """What converters of classical models write by default: a linear model, normalised, as dictionaries."""
     behind = [
