@@ -21,6 +21,8 @@ KINDS = ("zero", "mean", "minimum", "maximum", "blur", "noise")
 
 #: Standard deviation of the blurred baseline, as a share of the picture's longer side.
 BLUR_SHARE = 0.1
+#: Where its kernel ends, in standard deviations.
+BLUR_END = 3.0
 
 
 def make_baselines(spec: Any, x: Array, labels: Labels, *, seed: int = 0) -> list[Array]:
@@ -41,8 +43,7 @@ def make_baselines(spec: Any, x: Array, labels: Labels, *, seed: int = 0) -> lis
     if isinstance(spec, (list, tuple)) and not all(isinstance(v, (int, float)) for v in spec):
         return [b for one in spec for b in make_baselines(one, x, labels, seed=seed)]
     if isinstance(spec, str):
-        kind, _, count = spec.partition(":")
-        return _named(kind, count, x, labels, seed)
+        return _named(spec, x, labels, seed)
     array = np.asarray(spec, dtype=x.dtype)
     try:
         return [np.ascontiguousarray(np.broadcast_to(array, x.shape))]
@@ -53,12 +54,23 @@ def make_baselines(spec: Any, x: Array, labels: Labels, *, seed: int = 0) -> lis
         ) from None
 
 
-def _named(kind: str, count: str, x: Array, labels: Labels, seed: int) -> list[Array]:
+def named_kind(spec: str) -> tuple[str, int]:
+    """The kind of a baseline that has a name, and how many are meant.
+
+    Raises:
+        OptionError: Unknown name.
+    """
+    kind, _, count = spec.partition(":")
     if kind not in KINDS or (count and (kind != "noise" or not count.isdigit() or int(count) < 1)):
         raise OptionError(
             f"unknown baseline '{kind}{':' + count if count else ''}'; "
             f"choose {', '.join(KINDS)} or noise:10, or give an array"
         )
+    return kind, int(count or 1)
+
+
+def _named(spec: str, x: Array, labels: Labels, seed: int) -> list[Array]:
+    kind, count = named_kind(spec)
     axes = tuple(spatial_axes(labels).values())
     if kind == "zero":
         return [np.zeros_like(x)]
@@ -69,11 +81,16 @@ def _named(kind: str, count: str, x: Array, labels: Labels, seed: int) -> list[A
         return [np.broadcast_to(extreme, x.shape).astype(x.dtype)]
     if kind == "blur":
         return [_blur(x, axes)]
-    return [_noise(x, seed, draw) for draw in range(int(count or 1))]
+    return [_noise(x, seed, draw) for draw in range(count)]
+
+
+def noise_share(shape: tuple[int, ...], seed: int, draw: int) -> Array:
+    """Of one draw, how far each element is from the sample's smallest value to its largest."""
+    return generator(seed, draw).random(shape)
 
 
 def _noise(x: Array, seed: int, draw: int) -> Array:
-    share = generator(seed, draw).random(x.shape[1:])
+    share = noise_share(x.shape[1:], seed, draw)
     flat = x.reshape(len(x), -1).astype(np.float64)
     low, high = (f(flat, axis=1).reshape(-1, *[1] * (x.ndim - 1)) for f in (np.min, np.max))
     return np.asarray(low + share * (high - low)).astype(x.dtype)
@@ -81,5 +98,9 @@ def _noise(x: Array, seed: int, draw: int) -> Array:
 
 def _blur(x: Array, axes: Sequence[int]) -> Array:
     """Gaussian blur along the spatial axes, borders mirrored."""
-    sigma = BLUR_SHARE * max((x.shape[a] for a in axes), default=1)
-    return blurred(x, axes, sigma, truncate=3.0).astype(x.dtype)
+    return blurred(x, axes, blur_width([x.shape[a] for a in axes]), truncate=BLUR_END).astype(x.dtype)
+
+
+def blur_width(sizes: Sequence[int]) -> float:
+    """Standard deviation of the blurred baseline in places, from the numbers of places."""
+    return BLUR_SHARE * max(sizes, default=1)

@@ -17,3 +17,8 @@ def generator(seed: int, *numbers: int) -> np.random.Generator:
         numbers: What tells this draw from the others: its number, the input's, ...
     """
     return np.random.default_rng([seed, *(int(n) for n in numbers)])
+
+
+def seed_of(seed: int, turn: int) -> int:
+    """A seed for what is drawn at one of several noisy copies."""
+    return int(np.random.SeedSequence([seed, turn]).generate_state(1, np.uint64)[0])

@@ -22,13 +22,18 @@ def blurred(x: Array, axes: Sequence[int], sigma: float, *, border: str = "mirro
     """
     result = np.asarray(x, dtype=np.float64)
     for axis in axes if sigma > 0 else ():
-        matrix = _matrix(x.shape[axis], sigma, border, truncate)
+        matrix = blur_matrix(x.shape[axis], sigma, border, truncate)
         result = np.moveaxis(np.tensordot(matrix, result, axes=(1, axis)), 0, axis)
     return result
 
 
-def _matrix(size: int, sigma: float, border: str, truncate: float) -> Array:
-    """Row i holds the weights of the elements that make element i."""
+def kernel(size: int, sigma: float, truncate: float = 4.0) -> Array:
+    """What an element weighs in one at distance 0, 1, ..., ``size - 1``, with zeros beyond the borders."""
+    return np.asarray(blur_matrix(size, sigma, "zero", truncate)[0] if sigma > 0 else np.eye(1, size)[0])
+
+
+def blur_matrix(size: int, sigma: float, border: str, truncate: float) -> Array:
+    """``[size, size]``: row i holds the weights of the elements that make element i; see :func:`blurred`."""
     radius = int(truncate * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)

@@ -206,6 +206,7 @@ class Method:
         variants: Configurations with axioms of their own.
         quick: Options with which a first look takes a moment, for methods whose defaults take long.
         walks: Whether it evaluates points other than the input, so that inner subjects have to be cut.
+        outside: Why its result cannot be made inside a graph, so that it is not written as a file; empty: it can.
     """
 
     name: ClassVar[str] = ""
@@ -215,6 +216,7 @@ class Method:
     variants: ClassVar[tuple[Variant, ...]] = ()
     quick: ClassVar[Mapping[str, Any]] = {}
     walks: ClassVar[bool] = False
+    outside: ClassVar[str] = ""
 
     def build(self, plan: Plan) -> None:
         """Add this method's outputs to the rewritten graph."""
@@ -231,10 +233,8 @@ class Method:
             OptionError: The result cannot be made inside a graph.
         """
         if self.walks:
-            raise OptionError(
-                f"method '{self.name}' chooses its points outside the graph and cannot be written as a file; "
-                "use a method of one pass, Integrated Gradients or SmoothGrad"
-            )
+            why = self.outside or "it chooses its points outside the graph; use a method of one pass"
+            raise OptionError(f"method '{self.name}' cannot be written as a file: {why}")
         self.build(plan)
 
     @property

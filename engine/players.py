@@ -110,6 +110,19 @@ def check_players(spec: Any) -> None:
             )
 
 
+def needs_data(spec: Any, x: Array, labels: Labels, auto: str = "") -> bool:
+    """Whether the players depend on what is in the input, as superpixels do.
+
+    Args:
+        spec, labels, auto: As for :func:`make_players`, of one input.
+        x: An array of the input's shape.
+    """
+    if not isinstance(spec, str):
+        return False
+    kind, _ = _parse(spec)
+    return (_automatic(x, labels, auto)[0] if kind == "auto" else kind) in SUPERPIXELS
+
+
 def _parse(spec: str) -> tuple[str, int | None]:
     kind, colon, text = spec.partition(":")
     if kind not in KINDS:

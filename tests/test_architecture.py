@@ -31,7 +31,7 @@ ORDER = (
     ("engine.training",),
     ("engine.render",),
     ("engine.explanation", "engine.saving", "engine.baselines", "engine.carried", "engine.players"),
-    ("engine.method", "engine.masks"),
+    ("engine.method", "engine.masks", "engine.coarse_masks"),
     ("engine.call", "engine.attention", "engine.landscape"),
     ("engine.ascent", "engine.paths", "engine.guided_path", "engine.background", "engine.layers"),
     ("engine.shipping",),

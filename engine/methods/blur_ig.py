@@ -12,6 +12,8 @@ from onnxplain.engine.explanation import Array
 from onnxplain.engine.method import Plan, Run, Variant, method
 from onnxplain.engine.methods.path_family import Found, PathMethod
 from onnxplain.engine.paths import BlurPath, integrate
+from onnxplain.engine.shipping.routes import BlurRoute
+from onnxplain.engine.shipping.travel import integral, ship_along
 
 
 def check_blur(plan: Plan) -> None:
@@ -66,6 +68,10 @@ class BlurIG(PathMethod):
     def build(self, plan: Plan) -> None:
         check_blur(plan)
         super().build(plan)
+
+    def ship(self, plan: Plan) -> None:
+        check_blur(plan)
+        ship_along(plan, [BlurRoute(plan, self.sigma, self.steps, self.square_root)], integral, self.reduction)
 
     def _path(self, run: Run) -> BlurPath:
         return BlurPath(run.x, run.labels, self.sigma, self.steps, self.square_root)

@@ -10,9 +10,12 @@ import numpy as np
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.guided_path import GuidedPath
-from onnxplain.engine.method import Run, method
+from onnxplain.engine.method import Plan, Run, method
 from onnxplain.engine.methods.path_family import Found, PathMethod
 from onnxplain.engine.paths import integrate
+from onnxplain.engine.shipping.baselines import shipped_baselines
+from onnxplain.engine.shipping.routes import GuidedRoute
+from onnxplain.engine.shipping.travel import integral, ship_along
 
 
 def check_band(fraction: float, max_dist: float) -> None:
@@ -57,6 +60,11 @@ class GuidedIG(PathMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_band(self.fraction, self.max_dist)
+
+    def ship(self, plan: Plan) -> None:
+        starts = shipped_baselines(plan, self.baseline)
+        routes = [GuidedRoute(plan, one, self.steps, self.fraction, self.max_dist) for one in starts]
+        ship_along(plan, routes, integral, self.reduction)
 
     def along(self, run: Run, start: dict[str, Array], change: Array) -> Found:
         path = GuidedPath(run.x, start, self.steps, self.fraction, self.max_dist)

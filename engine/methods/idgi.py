@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.guided_path import GuidedPath
 from onnxplain.engine.method import Plan, Run, choose, method
@@ -16,7 +15,10 @@ from onnxplain.engine.methods.guided_ig import check_band
 from onnxplain.engine.methods.path_family import Found, PathMethod
 from onnxplain.engine.paths import BlurPath, Path, StraightPath
 from onnxplain.engine.quadrature import quadrature
+from onnxplain.engine.shipping.baselines import shipped_baselines
+from onnxplain.engine.shipping.routes import BlurRoute, GuidedRoute, Route
 from onnxplain.engine.shipping.straight import ship_shared_changes
+from onnxplain.engine.shipping.travel import shared_changes, ship_along
 
 PATHS = ("straight", "guided", "blur")
 
@@ -70,9 +72,17 @@ class IDGI(PathMethod):
         super().build(plan)
 
     def ship(self, plan: Plan) -> None:
-        if self.path != "straight":
-            raise OptionError(f"path='{self.path}' is travelled outside a graph; only path='straight' can be written")
-        ship_shared_changes(plan, quadrature("riemann_left", self.steps)[0], self.baseline, self.reduction)
+        if self.path == "straight":
+            ship_shared_changes(plan, quadrature("riemann_left", self.steps)[0], self.baseline, self.reduction)
+        else:
+            ship_along(plan, self._routes(plan), shared_changes, self.reduction)
+
+    def _routes(self, plan: Plan) -> list[Route]:
+        if self.path == "blur":
+            check_blur(plan)
+            return [BlurRoute(plan, self.sigma, self.steps, leading=True)]
+        starts = shipped_baselines(plan, self.baseline)
+        return [GuidedRoute(plan, one, self.steps, self.fraction, self.max_dist) for one in starts]
 
     def _blur(self, run: Run) -> BlurPath:
         return BlurPath(run.x, run.labels, self.sigma, self.steps, leading=True)

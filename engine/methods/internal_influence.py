@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.method import Run, choose, method
 from onnxplain.engine.methods.layer_family import LayerMethod
 from onnxplain.engine.methods.path_family import Found
 from onnxplain.engine.quadrature import RULES, quadrature
+from onnxplain.engine.shipping.layers import Along
 
 
 @method("internal_influence")
@@ -33,6 +35,7 @@ class InternalInfluence(LayerMethod):
     summary: ClassVar[str] = "mean gradient of the score with respect to each unit of a layer"
     source: ClassVar[str] = "Leino et al. 2018, arXiv 1802.03788, section 2"
     quick: ClassVar[Mapping[str, Any]] = {"steps": 20}
+    sums: ClassVar[bool] = False
 
     layer: str = ""
     steps: int = 50
@@ -44,8 +47,8 @@ class InternalInfluence(LayerMethod):
         super().__post_init__()
         choose("quadrature", self.quadrature, RULES)
 
-    def complete(self, run: Run) -> bool:
-        return False
+    def shipped(self, along: Along) -> ir.Value:
+        return along.influence(*quadrature(self.quadrature, self.steps))
 
     def along(self, run: Run, start: dict[str, Array], change: Array) -> Found:
         alphas, weights = quadrature(self.quadrature, self.steps)

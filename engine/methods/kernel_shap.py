@@ -13,10 +13,11 @@ from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import Game
-from onnxplain.engine.method import Parts, Run, method
+from onnxplain.engine.method import Parts, Plan, Run, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets, convergence
 from onnxplain.engine.players import check_players, make_players
+from onnxplain.engine.shipping.games import ship_game
 
 #: Relative gap of the sum that float32 attributions leave; the regression itself keeps it exactly.
 TOLERANCE = 1e-4
@@ -79,6 +80,15 @@ class KernelSHAP(Perturbation):
         whole = all(len(scores[n]) == 2**count - 2 for n, count in enumerate(players.counts.tolist()))
         notes = [f"{players.describe()}, " + ("all coalitions: exact" if whole else f"{turns.max()} coalitions")]
         return self.parts(run, attributions, residual=residual, baseline_score=empty, notes=notes)
+
+    def ship(self, plan: Plan) -> None:
+        ship_game(plan, self.players, self.baseline, self._shipped, self.reduction)
+
+    def _shipped(self, seed: int, count: int) -> tuple[Array, Array]:
+        """The coalitions of a file, nobody first, and what turns their scores into values."""
+        coalitions, weights = self._plan(seed, count)
+        nobody = np.zeros((1, count), dtype=bool)
+        return np.concatenate([nobody, coalitions]), solution(coalitions, weights)
 
     def _plan(self, seed: int, count: int) -> tuple[Array, Array]:
         draws = USUAL_DRAWS + 2 * count if self.draws is None else self.draws
@@ -166,11 +176,34 @@ def solve(coalitions: Array, weights: Array, gains: Array, total: float) -> Arra
     equal = np.full(count, total / max(count, 1))
     if count < 2 or not len(coalitions):
         return equal
-    # Deviations from equal shares sum to zero: they are written in a basis of that plane, so that the
-    # constraint holds by construction and no player is singled out to take up the rest.
-    basis = np.linalg.qr(np.column_stack([np.ones(count), np.eye(count)[:, 1:]]))[0][:, 1:]
+    basis = _equal_sums(count)
     root = np.sqrt(weights)
     left = root[:, None] * (coalitions.astype(np.float64) @ basis)
     right = root * (gains - coalitions @ equal)
     found = equal + basis @ np.linalg.lstsq(left, right, rcond=None)[0]
     return np.asarray(found + (total - found.sum()) / count)
+
+
+def _equal_sums(count: int) -> Array:
+    """``[players, players - 1]``: a basis of what sums to zero.
+
+    Deviations from equal shares do: written in it, the constraint holds by construction and no player is singled out to
+    take up the rest.
+    """
+    return np.linalg.qr(np.column_stack([np.ones(count), np.eye(count)[:, 1:]]))[0][:, 1:]
+
+
+def solution(coalitions: Array, weights: Array) -> Array:
+    """:func:`solve` as a matrix ``[players, 1 + M]``: from the scores of none and of the coalitions to values.
+
+    All scores are less that of all players, so that the total is what the first one lacks.
+    """
+    turns, count = coalitions.shape
+    equal = np.zeros((count, turns + 1))
+    equal[:, 0] = -1.0 / max(count, 1)
+    if count < 2 or not turns:
+        return equal
+    basis, root = _equal_sums(count), np.sqrt(weights)[:, None]
+    gains = np.concatenate([np.full((turns, 1), -1.0), np.eye(turns)], axis=1)
+    left, right = root * (coalitions.astype(np.float64) @ basis), root * (gains - coalitions @ equal)
+    return np.asarray(equal + basis @ np.linalg.lstsq(left, right, rcond=None)[0])

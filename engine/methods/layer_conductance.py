@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.method import Run, method
 from onnxplain.engine.methods.layer_family import LayerMethod
 from onnxplain.engine.methods.path_family import TOLERANCE, Found, at_least_one, refined, steps_note
+from onnxplain.engine.shipping.layers import Along
 
 
 @method("layer_conductance")
@@ -52,6 +54,9 @@ class LayerConductance(LayerMethod):
     @property
     def accepted(self) -> float:
         return self.tolerance or TOLERANCE
+
+    def shipped(self, along: Along) -> ir.Value:
+        return along.conductance(self.steps)
 
     def along(self, run: Run, start: dict[str, Array], change: Array) -> Found:
         def integral(samples: Array, steps: int) -> dict[str, Array]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
@@ -14,6 +15,7 @@ from onnxplain.engine.method import Parts, Plan, Run, reduce_channels
 from onnxplain.engine.methods.path_family import PathMethod
 from onnxplain.engine.paths import StraightPath, convergence, visit
 from onnxplain.engine.places import spatial_axes
+from onnxplain.engine.shipping.layers import Along, ship_layer
 from onnxplain.engine.upsample import upsampled
 
 #: Graph outputs: the layer's values and the score's gradient with respect to them.
@@ -23,10 +25,23 @@ VALUE, GRADIENT = "layer_value", "layer_gradient"
 class LayerMethod(PathMethod):
     """Attributions in the layer's shape; the map is drawn over the input's places, as class activation maps are."""
 
+    #: Whether attributions sum to the change of the score where the layer separates it from the input.
+    sums: ClassVar[bool] = True
+
     layer: str = ""
     steps: int = 50
     baseline: Any = "zero"
     reduction: str = "sum"
+
+    def shipped(self, along: Along) -> ir.Value:
+        """Emit the attributions along one line, for a file."""
+        raise NotImplementedError
+
+    def ship(self, plan: Plan) -> None:
+        found = inner_layer(plan, self.layer)
+        gradient = plan.rewriter.backward(plan.seed, [found.value]).of[found.value]
+        complete = self.sums and found.separates
+        ship_layer(plan, found, gradient, self.baseline, self.reduction, self.shipped, complete)
 
     def build(self, plan: Plan) -> None:
         found = inner_layer(plan, self.layer)
@@ -74,4 +89,4 @@ class LayerMethod(PathMethod):
 
     def complete(self, run: Run) -> bool:
         """Whether the attributions sum to the change of the score."""
-        return bool(run.memo["separates"])
+        return self.sums and bool(run.memo["separates"])

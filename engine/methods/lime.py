@@ -12,10 +12,11 @@ from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.extras import optional
 from onnxplain.engine.masks import Game
-from onnxplain.engine.method import Parts, Run, method
+from onnxplain.engine.method import Parts, Plan, Run, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets
 from onnxplain.engine.players import check_players, make_players
+from onnxplain.engine.shipping.games import ship_game
 
 
 @method("lime")
@@ -60,6 +61,18 @@ class LIME(Perturbation):
             raise OptionError(f"kernel_width={self.kernel_width} must be positive")
         if not 0 <= self.alpha < np.inf:
             raise OptionError(f"alpha={self.alpha} is not possible; give 0 or more")
+
+    def ship(self, plan: Plan) -> None:
+        ship_game(plan, self.players, self.baseline, self._shipped, self.reduction, auto="slic", sums=False)
+
+    def _shipped(self, seed: int, count: int) -> tuple[Array, Array]:
+        """The coalitions of a file, and the regression as a matrix; all scores are less that of everybody."""
+        present = self._draws(seed, count)
+        weights = self.weights(present)
+        centred = present - np.average(present.astype(np.float64), axis=0, weights=weights)
+        weighted = centred.T * weights
+        found = np.linalg.lstsq(weighted @ centred + self.alpha * np.eye(count), weighted, rcond=None)[0]
+        return present[1:], np.asarray(found[:, 1:])
 
     def reduce(self, run: Run) -> Parts:
         linear_model = optional("sklearn.linear_model", "lime's ridge regression", "choose method='kernel_shap'")

@@ -18,6 +18,9 @@ from onnxplain.engine.methods.integrated_gradients import Straight
 from onnxplain.engine.methods.path_family import Found
 from onnxplain.engine.paths import StraightPath, integrate
 from onnxplain.engine.quadrature import quadrature
+from onnxplain.engine.shipping.baselines import shipped_baselines
+from onnxplain.engine.shipping.routes import StraightRoute
+from onnxplain.engine.shipping.travel import integral, ship_along
 
 
 @method("neuron_conductance")
@@ -65,6 +68,17 @@ class NeuronConductance(Straight):
         return list(self.neuron) if isinstance(self.neuron, (list, tuple, np.ndarray)) else [self.neuron]
 
     def build(self, plan: Plan) -> None:
+        self._walk(plan)
+        super().build(plan)
+
+    def ship(self, plan: Plan) -> None:
+        self._walk(plan)
+        alphas, weights = quadrature(self.quadrature, self.steps)
+        routes = [StraightRoute(plan, one, alphas, weights) for one in shipped_baselines(plan, self.baseline)]
+        ship_along(plan, routes, integral, self.reduction, complete=plan.memo["whole"])
+
+    def _walk(self, plan: Plan) -> None:
+        """Gradients at the inputs by the ways through the neurons."""
         found = inner_layer(plan, self.layer)
         op, subjects = plan.rewriter.op, [s.value for s in plan.subjects]
         above = plan.rewriter.backward(plan.seed, [found.value])
@@ -72,7 +86,6 @@ class NeuronConductance(Straight):
         adjoint.shape = found.value.shape
         plan.adjoints = plan.rewriter.backward_from({found.value: adjoint}, subjects)
         plan.memo.update(whole=found.separates and not self._indices(), reason=found.reason)
-        super().build(plan)
 
     def _only(self, op: Builder, adjoint: ir.Value, layer: ir.Value) -> ir.Value:
         """The adjoint of the chosen neurons; zero for the others."""

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxplain.engine import method as host
+from onnxplain.engine.draws import seed_of
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array, Residual
+from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.method import Method, Parts, Plan, Run, reduce_channels
 from onnxplain.engine.noise import add_by_sample, noisy_copies, widths
+from onnxplain.engine.shipping.copies import ship_copies
 
 #: Key of the map among the arrays that are averaged.
 _MAP = ("map",)
@@ -48,6 +52,10 @@ class NoisyInput(Method):
         """The result from the mean over noisy copies and the (biased) variance."""
         raise NotImplementedError
 
+    def emit(self, op: Builder, mean: ir.Value, variance: ir.Value) -> ir.Value:
+        """What `combine` computes, as nodes."""
+        raise NotImplementedError
+
     @property
     def averages(self) -> bool:
         """Whether the result is the plain mean, so that it keeps its sign and has a standard error."""
@@ -67,6 +75,9 @@ class NoisyInput(Method):
 
     def build(self, plan: Plan) -> None:
         self.base().build(plan)
+
+    def ship(self, plan: Plan) -> None:
+        ship_copies(plan, self.base(), self.draws, self.spread, None if self.averages else self.emit)
 
     def reduce(self, run: Run) -> Parts:
         inner = self.base()
@@ -110,7 +121,7 @@ class NoisyInput(Method):
             numbers = np.arange(start, min(start + block, count * self.draws))
             samples, turns = numbers % count, numbers // count
             points = noisy_copies(run.x, deviation, samples, turns, run.seed)
-            yield run.at(points, samples, _seed_of(run.seed, int(turns[0]))), samples
+            yield run.at(points, samples, seed_of(run.seed, int(turns[0]))), samples
 
     def _parts(self, run: Run, inner: Method, clean: Parts, result: _Arrays, errors: _Arrays, proof: _Worst) -> Parts:
         attributions = {key[1]: a for key, a in result.items() if key != _MAP}
@@ -132,11 +143,6 @@ class NoisyInput(Method):
 def _arrays(parts: Parts) -> _Arrays:
     found: _Arrays = {("attribution", n): a for n, a in parts.attributions.items()}
     return found | ({} if parts.saliency is None else {_MAP: parts.saliency})
-
-
-def _seed_of(seed: int, turn: int) -> int:
-    """A seed for what is drawn at one noisy copy."""
-    return int(np.random.SeedSequence([seed, turn]).generate_state(1, np.uint64)[0])
 
 
 class _Worst:

@@ -79,6 +79,11 @@ class NonlinearSaliency(Method):
     walks: ClassVar[bool] = True
     quick: ClassVar[Mapping[str, Any]] = {"steps": 10}
 
+    outside: ClassVar[str] = (
+        "it searches, and how many steps that takes, halved and taken back, is known only on the way; "
+        "write integrated_gradients, or gradient with head='margin'"
+    )
+
     mode: str = "flow"
     norm: Any = 2
     budget: str = ""

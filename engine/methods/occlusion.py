@@ -11,11 +11,13 @@ import numpy as np
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import score_blocks
-from onnxplain.engine.method import Parts, Run, Variant, method
+from onnxplain.engine.method import Parts, Plan, Run, Variant, deliver, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets
 from onnxplain.engine.places import Labels, spatial_axes
 from onnxplain.engine.players import are_tokens
+from onnxplain.engine.shipping.drawn import fixed_sizes
+from onnxplain.engine.shipping.variants import one_baseline, ship_windows
 
 #: Window and stride of inputs with places where none is asked for: at most this many, and this share of the axis.
 LARGEST_WINDOW, WINDOW_SHARE = 15, 4
@@ -62,6 +64,15 @@ class Occlusion(Perturbation):
                 raise OptionError(
                     f"{name}={size!r} is not possible; give whole numbers from 1, or None for the default"
                 )
+
+    def ship(self, plan: Plan) -> None:
+        filled = one_baseline(plan, self.value, "value")
+        found = {}
+        for subject in plan.subjects:
+            sizes = fixed_sizes(subject, "windows are stored in the file")
+            windows = list(self._windows((1, *sizes), subject.labels))
+            found[subject.name] = ship_windows(plan, subject, filled, windows, self.average)
+        deliver(plan, found, self.reduction)
 
     def reduce(self, run: Run) -> Parts:
         sets = baseline_sets(self.value, run)

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onnxplain.engine.coarse_masks import CoarseMasks
 from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import score_blocks
-from onnxplain.engine.method import Parts, Run, method
+from onnxplain.engine.method import Parts, Plan, Run, deliver, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets
-from onnxplain.engine.places import Labels, spatial_axes
-from onnxplain.engine.players import are_tokens
-from onnxplain.engine.upsample import upsampled
+from onnxplain.engine.shipping.drawn import fixed_sizes
+from onnxplain.engine.shipping.variants import one_baseline, ship_masks
 
 
 @method("rise")
@@ -55,6 +55,11 @@ class RISE(Perturbation):
         if not 0 < self.keep <= 1:
             raise OptionError(f"keep={self.keep} is no probability above 0; give for example 0.5")
 
+    def ship(self, plan: Plan) -> None:
+        start = one_baseline(plan, self.baseline)
+        masks = {s.name: CoarseMasks(fixed_sizes(s), s.labels, self.cells, self.keep) for s in plan.subjects}
+        deliver(plan, ship_masks(plan, start, self.draws, masks), self.reduction)
+
     def reduce(self, run: Run) -> Parts:
         sets = baseline_sets(self.baseline, run)
         if len(sets) != 1:
@@ -91,22 +96,4 @@ class RISE(Perturbation):
 
     def _mask(self, run: Run, name: str, turn: int) -> Array:
         rng = generator(run.seed, turn, list(run.x).index(name))
-        return random_mask(rng, run.x[name].shape[1:], run.labels[name], self.cells, self.keep)
-
-
-def random_mask(rng: np.random.Generator, shape: tuple[int, ...], labels: Labels, cells: int, keep: float) -> Array:
-    """One mask in 0..1 for one sample: its places' sizes, and size one along other axes."""
-    places = [a - 1 for a in spatial_axes(labels).values()]
-    single = {a for a in places if shape[a] <= cells or len(shape) == 1 or are_tokens(labels)}
-    grid = [1] * len(shape)
-    steps = {a: -(-shape[a] // cells) for a in places if a not in single}
-    for axis in places:
-        grid[axis] = shape[axis] if axis in single else cells
-    mask: Array = (rng.random(grid) < keep).astype(np.float64)
-    # One cell more than the grid has, so that a shift by less than a cell still covers everything.
-    mask = upsampled(mask, {a: (cells + 1) * step for a, step in steps.items()}, align_corners=False)
-    where = [slice(None)] * len(shape)
-    for axis, step in steps.items():
-        start = int(rng.integers(step))
-        where[axis] = slice(start, start + shape[axis])
-    return np.asarray(mask[tuple(where)], dtype=np.float32)
+        return CoarseMasks(run.x[name].shape[1:], run.labels[name], self.cells, self.keep).mask(rng)

@@ -15,6 +15,8 @@ from onnxplain.engine.method import Method, Parts, Plan, Run, choose, method
 from onnxplain.engine.methods.cam_family import only_subject
 from onnxplain.engine.paths import baseline_sets
 from onnxplain.engine.places import spatial_axes
+from onnxplain.engine.shipping.channels import ship_score_cam
+from onnxplain.engine.shipping.variants import one_baseline
 from onnxplain.engine.upsample import upsampled
 
 WEIGHTS = ("softmax", "increase")
@@ -68,6 +70,12 @@ class ScoreCAM(Method):
         plan.memo.update(layer=layer.value.name, reason=layer.reason, places=order)
         value = layer.unfolded(plan.rewriter.op, layer.value)
         plan.output("layer", value, value.shape)
+
+    def ship(self, plan: Plan) -> None:
+        subject = only_subject(plan)
+        layer = choose_layer(plan.rewriter, subject.value, subject.labels, plan.seed.explained, self.layer)
+        away = one_baseline(plan, self.baseline)
+        ship_score_cam(plan, layer, away, self.channels, self.weights == "softmax", self.relu, self.align_corners)
 
     def reduce(self, run: Run) -> Parts:
         sets = baseline_sets(self.baseline, run)

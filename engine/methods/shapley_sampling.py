@@ -11,10 +11,11 @@ from onnxplain.engine.draws import generator
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.masks import Game
-from onnxplain.engine.method import Parts, Run, Variant, method
+from onnxplain.engine.method import Parts, Plan, Run, Variant, method
 from onnxplain.engine.methods.perturbation import Perturbation
 from onnxplain.engine.paths import baseline_sets, convergence
 from onnxplain.engine.players import check_players, make_players
+from onnxplain.engine.shipping.games import ship_game
 
 #: Relative gap of the sum that float32 scores leave.
 TOLERANCE = 1e-4
@@ -67,6 +68,26 @@ class ShapleySampling(Perturbation):
         draw, reverse = divmod(turn, 2) if self.antithetic else (turn, 0)
         found = generator(seed, draw).permutation(count)
         return found[::-1] if reverse else found
+
+    def ship(self, plan: Plan) -> None:
+        ship_game(plan, self.players, self.baseline, self._shipped, self.reduction)
+
+    def _shipped(self, seed: int, count: int) -> tuple[Array, Array]:
+        """The coalitions of a file, nobody first, and what turns their scores into values."""
+        coalitions = [np.zeros(count, dtype=bool)]
+        values = np.zeros((count, 1 + self.permutations * (count - 1)))
+        for turn in range(self.permutations):
+            order, there, before = self.order(seed, turn, count), np.ones(count, dtype=bool), None
+            for place, player in enumerate(order):
+                there = there.copy()
+                there[player] = False
+                after = len(coalitions) if place < count - 1 else 0  # the last one leaves nobody
+                coalitions += [there] if after else []
+                values[player, after] -= 1.0 / self.permutations
+                if before is not None:
+                    values[player, before] += 1.0 / self.permutations
+                before = after
+        return np.stack(coalitions), values
 
     def reduce(self, run: Run) -> Parts:
         players = make_players(self.players, run.x, run.labels)

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
+from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.method import STAGING_BYTES, Parts, Plan, Run, method
 from onnxplain.engine.methods.fullgrad_family import FullGradient, layer_of
 from onnxplain.engine.noise import add_by_sample, noisy_blocks
 from onnxplain.engine.places import Labels, spatial_axes
-from onnxplain.engine.psi import Psi
+from onnxplain.engine.psi import MapSum, Psi
+from onnxplain.engine.shipping.copies import noisy_points
+from onnxplain.engine.shipping.turns import summed
 from onnxplain.engine.upsample import upsampled
 
 
@@ -60,17 +64,48 @@ class SmoothFullGrad(FullGradient):
             raise OptionError(f"spread={self.spread} is not possible; give a share of the input's range, such as 0.15")
 
     def build(self, plan: Plan) -> None:
-        products, terms = self.decompose(plan)
+        products, layers = self._layers(plan)
         for subject in plan.subjects:
             plan.output(f"attribution/{subject.name}", products[subject.name], subject.value.shape)
-        plan.memo["layers"] = layers = {}
+        plan.memo["layers"] = {}
+        for i, (value, labels) in layers.items():
+            plan.output(f"layer/{i}", value, value.shape)
+            plan.memo["layers"][f"layer/{i}"] = labels
+
+    def _layers(self, plan: Plan) -> tuple[dict[str, ir.Value], dict[int, tuple[ir.Value, Labels]]]:
+        """Emit the products input x gradient, and the terms that are drawn, with their axes."""
+        products, terms = self.decompose(plan)
+        if len(plan.subjects) != 1:
+            return products, {}
+        op = plan.rewriter.op
+        return products, {i: layer_of(terms[i], op).value(op) for i in sorted(self.chosen(terms))}
+
+    def ship(self, plan: Plan) -> None:
+        op = plan.rewriter.op
+        products, layers = self._layers(plan)
+        wanted = [*products.values(), *(value for value, _ in layers.values())]
+        at = noisy_points(plan, self.draws, self.spread)
+        sums = summed(plan, self.draws, at, wanted, lambda turn: [turn.of(v) for v in wanted], wanted)
+        for (name, product), total in zip(products.items(), sums, strict=False):
+            plan.output(f"attribution/{name}", op.Mul(total, 1.0 / self.draws), product.shape)
         if len(plan.subjects) != 1:
             return
-        op = plan.rewriter.op
-        for i in sorted(self.chosen(terms)):
-            value, labels = layer_of(terms[i], op).value(op)
-            plan.output(f"layer/{i}", value, value.shape)
-            layers[f"layer/{i}"] = labels
+        subject = plan.subjects[0]
+        drawing = MapSum(op, subject.value, subject.labels, self.align_corners)
+        psi = Psi(self.sign, self.rescale, self.scope)
+        found = list(zip(sums[1:], (labels for _, labels in layers.values()), strict=True))
+        if self.include_input:
+            places = list(spatial_axes(subject.labels).values())
+            channels = [i for i in range(1, len(subject.labels)) if i not in places]
+            total = op.ReduceSum(sums[0], channels, keepdims=0) if channels else sums[0]
+            known = dims(sums[0])
+            total.shape = None if known is None else ir.Shape([known[i] for i in (0, *places)])
+            found.insert(0, (total, ("batch", *(subject.labels[i] for i in places))))
+        for total, labels in found:
+            drawing.add(psi.apply(op, total, None, labels), total, labels)
+        result = drawing.finish()
+        if result is not None:
+            plan.output("map", result, None)
 
     def reduce(self, run: Run) -> Parts:
         names = {f"attribution/{n}": n for n in run.x}

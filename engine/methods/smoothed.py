@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
+from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.method import Method, choose, create, method
 from onnxplain.engine.methods.noisy import NoisyInput
 
@@ -58,3 +60,6 @@ class Smoothed(NoisyInput):
         if self.kind == "mean":
             return mean
         return variance if self.kind == "variance" else np.asarray(mean**2 + variance)
+
+    def emit(self, op: Builder, mean: ir.Value, variance: ir.Value) -> ir.Value:
+        return variance if self.kind == "variance" else op.Add(op.Mul(mean, mean), variance)

@@ -24,10 +24,6 @@ class _NoisyGradient(NoisyInput):
     def base(self) -> Method:
         return create("gradient", {"reduction": self.reduction})
 
-    def emit(self, op: Builder, mean: ir.Value, variance: ir.Value) -> ir.Value:
-        """What `combine` computes, as nodes."""
-        raise NotImplementedError
-
     def ship(self, plan: Plan) -> None:
         ship_noisy_gradient(plan, self.draws, self.spread, self.emit, self.reduction)
 

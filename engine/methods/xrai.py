@@ -37,6 +37,11 @@ class XRAI(PathMethod):
     source: ClassVar[str] = "Kapishnikov et al. 2019, arXiv 1906.02825, section 3"
     quick: ClassVar[Mapping[str, Any]] = {"steps": 20}
 
+    outside: ClassVar[str] = (
+        "its regions are found in each picture by a segmentation, which has no form in standard operators; "
+        "write integrated_gradients, or kernel_shap with players='grid:8'"
+    )
+
     steps: int = 100
     baseline: Any = ("minimum", "maximum")
     area: float = 1.0

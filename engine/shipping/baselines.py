@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxplain.engine.baselines import BLUR_END, blur_width, named_kind, noise_share
 from onnxplain.engine.errors import OptionError
+from onnxplain.engine.gaussian import blur_matrix
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.method import Plan, Subject
 from onnxplain.engine.places import spatial_axes
+from onnxplain.engine.shipping.drawn import drawn, fixed_sizes
+from onnxplain.engine.shipping.products import along
 
 BASELINE = "baseline"
 
@@ -20,11 +24,10 @@ def shipped_baselines(plan: Plan, spec: Any) -> list[dict[str, ir.Value]]:
 
     Args:
         plan: The graph.
-        spec: As :func:`onnxplain.engine.baselines.make_baselines` takes it; ``blur`` and ``noise`` are made from
-            the sample outside a graph and cannot be shipped.
+        spec: As :func:`onnxplain.engine.baselines.make_baselines` takes it.
 
     Raises:
-        OptionError: Such a baseline, or an array that does not fit.
+        OptionError: Unknown words, or an array that does not fit.
     """
     by_name = spec if isinstance(spec, dict) else {s.name: spec for s in plan.subjects}
     several = len(plan.subjects) > 1
@@ -39,25 +42,55 @@ def _of_subject(plan: Plan, subject: Subject, spec: Any, several: bool) -> list[
     listed = isinstance(spec, (list, tuple)) and not all(isinstance(v, (int, float)) for v in spec)
     specs = list(spec) if listed else [spec]
     name = f"{BASELINE}/{subject.name}" if several else BASELINE
-    return [_one(plan, subject, one, name if len(specs) == 1 else None) for one in specs]
+    return [value for one in specs for value in _made(plan, subject, one, name if len(specs) == 1 else None)]
 
 
-def _one(plan: Plan, subject: Subject, spec: Any, name: str | None) -> ir.Value:
+def _made(plan: Plan, subject: Subject, spec: Any, name: str | None) -> list[ir.Value]:
+    """Baselines that one spec stands for; a constant may be given by the caller, under the name."""
+    kind, count = named_kind(spec) if isinstance(spec, str) else ("", 1)
+    if kind == "noise":
+        return [_noise(plan, subject, draw) for draw in range(count)]
+    if kind == "blur":
+        return [_blur(plan, subject)]
+    if kind in ("mean", "minimum", "maximum"):
+        return [_of_sample(plan, subject, kind)]
     op, x = plan.rewriter.op, subject.value
-    if isinstance(spec, str) and spec in ("mean", "minimum", "maximum"):
-        axes = list(spatial_axes(subject.labels).values()) if spec == "mean" else list(range(1, len(subject.labels)))
-        emit = {"mean": op.ReduceMean, "minimum": op.ReduceMin, "maximum": op.ReduceMax}[spec]
-        return _like(plan, emit(x, axes, keepdims=1) if axes else x, x)
-    if isinstance(spec, str) and spec != "zero":
-        raise OptionError(
-            f"the baseline '{spec}' is made outside the graph and cannot be written into a file; give an array, or one "
-            "of zero, mean, minimum, maximum"
-        )
-    array = _fitting(np.asarray(0.0 if isinstance(spec, str) else spec), subject)
+    array = _fitting(np.asarray(0.0 if kind == "zero" else spec), subject)
     default = op.constant(array, x.dtype, name) if name else op.constant(array, x.dtype)
     if name is not None:
         _make_input(plan, default, name)
-    return _like(plan, default, x)
+    return [_like(plan, default, x)]
+
+
+def _of_sample(plan: Plan, subject: Subject, kind: str) -> ir.Value:
+    """Each channel's mean over places, or the sample's smallest or largest value."""
+    op, x = plan.rewriter.op, subject.value
+    axes = list(spatial_axes(subject.labels).values()) if kind == "mean" else list(range(1, len(subject.labels)))
+    emit = {"mean": op.ReduceMean, "minimum": op.ReduceMin, "maximum": op.ReduceMax}[kind]
+    return _like(plan, emit(x, axes, keepdims=1) if axes else x, x)
+
+
+def _noise(plan: Plan, subject: Subject, draw: int) -> ir.Value:
+    """Uniform between the sample's extremes; where between is stored."""
+    op, sizes = plan.rewriter.op, fixed_sizes(subject)
+    share = drawn(plan, lambda seed: noise_share(sizes, seed, draw), subject.value.dtype, "baselines")
+    low, high = (_of_sample(plan, subject, kind) for kind in ("minimum", "maximum"))
+    result = op.Add(low, op.Mul(share, op.Sub(high, low)))
+    result.shape = subject.value.shape
+    return result
+
+
+def _blur(plan: Plan, subject: Subject) -> ir.Value:
+    """Gaussian along the places, borders mirrored; the kernels are stored."""
+    op, sizes = plan.rewriter.op, fixed_sizes(subject, "the blur is stored in the file")
+    axes = list(spatial_axes(subject.labels).values())
+    width = blur_width([sizes[a - 1] for a in axes])
+    value = subject.value
+    for axis in axes:
+        matrix = blur_matrix(sizes[axis - 1], width, "mirror", BLUR_END)
+        value = along(op, value, axis, len(subject.labels), op.constant(matrix, subject.value.dtype))
+    value.shape = subject.value.shape
+    return value
 
 
 def _fitting(array: np.ndarray[Any, Any], subject: Subject) -> np.ndarray[Any, Any]:

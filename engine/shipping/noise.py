@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.errors import OptionError
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import zeros_like
 from onnxplain.engine.method import Plan, Subject, deliver
 from onnxplain.engine.noise import standard_noise
+from onnxplain.engine.shipping.drawn import check_bytes, drawn, fixed_sizes
 from onnxplain.engine.shipping.loop import Here, sum_over_points
-
-#: Stored draws above this many bytes are refused: a file of that size helps nobody.
-MOST_BYTES = 1 << 30
 
 
 def ship_noisy_gradient(
@@ -29,7 +26,6 @@ def ship_noisy_gradient(
     spread: float,
     combine: Callable[[Builder, ir.Value, ir.Value], ir.Value],
     reduction: str,
-    seed: int = 0,
 ) -> None:
     """Emit mean and variance of the gradient over noisy copies, and what a method makes of them.
 
@@ -38,13 +34,12 @@ def ship_noisy_gradient(
         draws, spread: As for :func:`onnxplain.engine.noise.noisy_blocks`.
         combine: Emits the attribution from mean and (biased) variance.
         reduction: Of channels, for the map.
-        seed: Of the draws.
 
     Raises:
         OptionError: The input's sizes are open, or the draws would take more than a gigabyte.
     """
     op = plan.rewriter.op
-    tables = {s.name: _stored(plan, s, draws, seed, i) for i, s in enumerate(plan.subjects)}
+    tables = {s.name: noise_table(plan, s, draws, i) for i, s in enumerate(plan.subjects)}
     widths = {s.name: noise_width(op, s.value, spread) for s in plan.subjects}
     clean = plan.gradients()
 
@@ -79,17 +74,16 @@ def noise_width(op: Builder, x: ir.Value, spread: float) -> ir.Value:
     return op.Mul(op.Sub(op.ReduceMax(x, axes, keepdims=1), op.ReduceMin(x, axes, keepdims=1)), spread)
 
 
-def _stored(plan: Plan, subject: Subject, draws: int, seed: int, index: int) -> ir.Value:
-    known = dims(subject.value)
-    sizes = [d for d in (known or ())[1:] if isinstance(d, int)]
-    if known is None or len(sizes) != len(known) - 1:
-        raise OptionError(
-            f"the draws are stored in the file, and the sizes of '{subject.name}' are open; give the model's input fixed "
-            "sizes first (the batch may stay open)"
-        )
-    kind = (subject.value.dtype or ir.DataType.FLOAT).numpy()
-    size = draws * int(np.prod(sizes)) * kind.itemsize
-    if size > MOST_BYTES:
-        raise OptionError(f"draws={draws} would take {size / 1e9:.1f} GB in the file; give fewer")
-    table: Any = np.stack([standard_noise(tuple(sizes), kind, seed, k, index) for k in range(draws)])
-    return plan.rewriter.op.constant(table, subject.value.dtype)
+def noise_table(plan: Plan, subject: Subject, draws: int, index: int) -> ir.Value:
+    """Unit noise ``[draws, ...]`` for one subject, the ``index``-th.
+
+    Raises:
+        OptionError: The input's sizes are open, or the draws would take more than a gigabyte.
+    """
+    sizes, kind = fixed_sizes(subject), (subject.value.dtype or ir.DataType.FLOAT).numpy()
+    check_bytes(draws * int(np.prod(sizes)) * kind.itemsize, f"noise of draws={draws}")
+
+    def make(seed: int) -> Any:
+        return np.stack([standard_noise(sizes, kind, seed, k, index) for k in range(draws)])
+
+    return drawn(plan, make, subject.value.dtype, f"noise of draws={draws}")

@@ -1,0 +1,116 @@
+"""Any method's result over noisy copies of the input, inside a graph: its mean, its square, its variance.
+
+The inner method is written once, for the clean input; the loop repeats what it wrote at each noisy copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.engine.draws import seed_of
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.method import Method, Plan, deliver
+from onnxplain.engine.shipping.drawn import DRAWN, Drawn, drawn
+from onnxplain.engine.shipping.noise import noise_table, noise_width
+from onnxplain.engine.shipping.turns import At, Points, Swap, Turn, summed
+
+#: From mean and (biased) variance to the result.
+Combine = Callable[[Builder, ir.Value, ir.Value], ir.Value]
+
+_ATTRIBUTION, _MAP = "attribution/", "saliency"
+
+
+def noisy_points(plan: Plan, draws: int, spread: float) -> At:
+    """The points of :func:`onnxplain.engine.noise.noisy_copies`, turn by turn; the draws are stored.
+
+    Raises:
+        OptionError: The input's sizes are open, or the draws would take more than a gigabyte.
+    """
+    op = plan.rewriter.op
+    tables = {s.name: noise_table(plan, s, draws, i) for i, s in enumerate(plan.subjects)}
+    widths = {s.name: noise_width(op, s.value, spread) for s in plan.subjects}
+
+    def at(inner: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
+        return {
+            s.name: inner.Add(s.value, inner.Mul(inner.Gather(tables[s.name], turn, axis=0), widths[s.name]))
+            for s in plan.subjects
+        }
+
+    return at
+
+
+def ship_copies(plan: Plan, inner: Method, draws: int, spread: float, combine: Combine | None) -> None:
+    """Emit what is made of an inner method's attributions and map over noisy copies.
+
+    A map that is the reduction of the attributions is that of the combined ones; another is combined itself.
+
+    Args:
+        plan: The graph.
+        inner: The method.
+        draws, spread: As for :func:`onnxplain.engine.noise.noisy_copies`.
+        combine: Emits the result from mean and variance; None: the mean.
+    """
+    at = noisy_points(plan, draws, spread)
+    written = dataclasses.replace(plan, adjoints=None, names={}, values={}, memo=dict(plan.memo) | {DRAWN: []})
+    inner.ship(written)
+    clean = {k: v for k, v in written.values.items() if k.startswith(_ATTRIBUTION) or k == _MAP}
+    swap = _drawn_anew(plan, written.memo[DRAWN], draws)
+    found = _means(plan, clean, at, draws, swap) if combine is None else _moments(plan, clean, at, draws, swap, combine)
+    for key, value in found.items():
+        value.shape = clean[key].shape
+    attributions = {k.removeprefix(_ATTRIBUTION): v for k, v in found.items() if k != _MAP}
+    reduction = getattr(inner, "reduction", None)
+    if reduction is not None and set(attributions) == {s.name for s in plan.subjects}:
+        deliver(plan, attributions, reduction)
+        return
+    for key, value in found.items():
+        plan.output(key, value, value.shape)
+
+
+def _drawn_anew(plan: Plan, tables: Sequence[Drawn], draws: int) -> Swap:
+    """Each copy's own draws in the place of the clean input's."""
+
+    def stacked(one: Drawn) -> Callable[[int], Any]:
+        return lambda seed: _stack([one.make(seed_of(seed, k)) for k in range(draws)])
+
+    stored = {one.value: drawn(plan, stacked(one), one.value.dtype, "draws within draws") for one in tables}
+    return lambda op, turn: {value: op.Gather(table, turn, axis=0) for value, table in stored.items()}
+
+
+def _stack(tables: Sequence[Any]) -> Any:
+    if len({np.shape(t) for t in tables}) > 1:
+        raise OptionError(
+            "the inner method draws another number of things at each noisy copy, which no table can hold; "
+            "use one that draws none"
+        )
+    return np.stack(tables)
+
+
+def _means(plan: Plan, clean: Mapping[str, ir.Value], at: At, draws: int, swap: Swap) -> dict[str, ir.Value]:
+    op, wanted = plan.rewriter.op, list(clean.values())
+    sums = summed(plan, draws, at, wanted, lambda turn: [turn.of(v) for v in wanted], wanted, swap)
+    return {key: op.Mul(total, 1.0 / draws) for key, total in zip(clean, sums, strict=True)}
+
+
+def _moments(
+    plan: Plan, clean: Mapping[str, ir.Value], at: At, draws: int, swap: Swap, combine: Combine
+) -> dict[str, ir.Value]:
+    op, wanted = plan.rewriter.op, list(clean.values())
+
+    def add(turn: Turn) -> list[ir.Value]:
+        # Deviations from the clean result, so that a variance is no difference of two large means.
+        moved = [turn.op.Sub(turn.of(v), v) for v in wanted]
+        return [*moved, *(turn.op.Mul(m, m) for m in moved)]
+
+    sums = [op.Mul(s, 1.0 / draws) for s in summed(plan, draws, at, wanted, add, wanted * 2, swap)]
+    found = {}
+    for key, shift, square in zip(clean, sums[: len(wanted)], sums[len(wanted) :], strict=True):
+        variance = op.Relu(op.Sub(square, op.Mul(shift, shift)))
+        found[key] = combine(op, op.Add(clean[key], shift), variance)
+    return found

@@ -1,0 +1,229 @@
+"""Every method of the registry gives its numbers in a file, or says in one sentence why it is not written as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from smooth_models import smooth_picture_net, smooth_table_net
+from tiny_transformers import vision_transformer
+
+import onnxplain as ox
+from onnxplain.engine.errors import OptionError
+from onnxplain.engine.method import METHODS
+from onnxplain.engine.shipping.opsets import NEWEST_OPSET
+
+Array = np.ndarray[Any, Any]
+BACKGROUND = np.random.default_rng(0).normal(size=(4, 2, 12, 10)).astype(np.float32)
+TARGETS = [2, 0, 2]  # class activation maps of class 2 have positive places on the small networks
+STEPS: dict[str, Any] = {"steps": 6, "tolerance": None}
+
+#: Options per method; one that is not named is written with those of a first look (`quick`). The method has to be
+#: shown as it is used: with more than its defaults where they leave ways untrodden.
+CASES: dict[str, list[dict[str, Any]]] = {
+    "blur_ig": [{"steps": 6, "sigma": 3.0}, {"steps": 6, "square_root": True}],
+    "deepshap": [{}, {"background": BACKGROUND}, {"background": ["blur", "mean"]}],
+    "deeplift": [{}, {"rule": "reveal_cancel", "baseline": "blur"}],
+    "expected_gradients": [{"draws": 6, "background": BACKGROUND}],
+    "gradient_shap": [{"draws": 6, "background": BACKGROUND}],
+    "guided_ig": [{"steps": 8}, {"steps": 5, "fraction": 0.1, "max_dist": 0.3, "baseline": ["mean", "zero"]}],
+    "idgi": [{"steps": 5}, {"steps": 5, "path": "guided"}, {"steps": 5, "path": "blur", "sigma": 3.0}],
+    "integrated_gradients": [STEPS, {**STEPS, "baseline": "noise:2"}, {**STEPS, "baseline": ["blur", 0.3]}],
+    "internal_influence": [{"steps": 5}, {"steps": 5, "layer": "a1", "quadrature": "trapezoid"}],
+    "kernel_shap": [{"draws": 160}, {"players": "grid:3", "baseline": ["zero", "mean"]}],
+    "layer_conductance": [STEPS, {**STEPS, "layer": "a1", "reduction": "l2"}, {**STEPS, "layer": "f"}],
+    "lime": [{"players": "grid:3", "draws": 30}],
+    "neuron_conductance": [STEPS, {**STEPS, "neuron": 3}, {**STEPS, "layer": "a1", "neuron": [-1, 2], "baseline": 0.2}],
+    "occlusion": [{}, {"window": [5, 3], "stride": 4, "average": False, "value": "mean"}, {"window": 4, "per_channel": True}],
+    "rise": [{"draws": 12}, {"draws": 12, "cells": 3, "keep": 0.5, "baseline": "mean"}],
+    "score_cam": [{}, {"channels": 3}, {"layer": "a1", "weights": "increase", "align_corners": True, "relu": False}],
+    "shapley_sampling": [{"permutations": 2}, {"permutations": 2, "antithetic": True, "players": "patches:5"}],
+    "smooth_fullgrad": [{"draws": 3}, {"draws": 3, "sign": "signed", "rescale": "max", "scope": "channel"}],
+    "smoothed": [
+        {"draws": 3, "kind": "variance"},
+        {"draws": 3, "around": "integrated_gradients", "inner": STEPS},
+        {"draws": 3, "around": "fullgrad"},
+        {"draws": 3, "around": "gradcam", "kind": "square"},
+        {"draws": 2, "around": "guided_ig", "inner": {"steps": 4}},
+        {"draws": 2, "around": "smoothgrad", "inner": {"draws": 3}},
+        {"draws": 2, "around": "rise", "inner": {"draws": 5}},
+        {"draws": 2, "around": "score_cam"},
+    ],
+}  # fmt: skip
+
+#: Methods for networks of another kind than the smooth one.
+NETWORKS = {
+    "deconvnet": "Relu",
+    "guided_backprop": "Relu",
+    "guided_gradcam": "Relu",
+    "rectgrad": "Relu",
+    "attention_gradient": "attention",
+    "attention_rollout": "attention",
+}
+
+#: Of the largest element. All methods sum up thousands of float32 numbers, the call in float64 and the file in float32;
+#: 1e-5 is what is promised. More where a method divides by what may be nearly zero, or takes small differences of
+#: scores: there rounding of the scores themselves, which both have, is what is seen.
+TOLERANCE = 1e-5
+TOLERANCES = {
+    "deeplift": 5e-5,  # divides by the difference of two activations
+    "deepshap": 5e-5,
+    "lrp": 1e-4,  # divides by activations
+    "occlusion": 3e-5,  # differences of scores of 1, which are 1e-3
+    "kernel_shap": 3e-5,
+    "shapley_sampling": 3e-5,
+    "lime": 3e-5,
+    "smoothed": 3e-5,
+}
+
+
+def network(method: str) -> tuple[onnx.ModelProto, Array]:
+    kind = NETWORKS.get(method, "Tanh")
+    if kind != "attention":
+        return smooth_picture_net(kind)
+    proto, x = vision_transformer()
+    return proto, np.concatenate([x, x * 0.5, -x])[:3].astype(np.float32)
+
+
+def cases() -> list[Any]:
+    found = []
+    for name, cls in METHODS:
+        for number, options in enumerate(CASES.get(name, [dict(cls.quick)])):
+            found += [] if cls.outside else [pytest.param(name, options, id=f"{name}-{number}")]
+    return found
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # a default that may be overridden is worth a warning to the runtime
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    opened = session(path)
+    return dict(zip([o.name for o in opened.get_outputs()], opened.run(None, dict(feeds)), strict=True))
+
+
+def near(found: Array, expected: Array, tolerance: float) -> None:
+    assert found.shape == expected.shape
+    assert np.abs(expected).max() > 0, "nothing would be shown by zeros"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("method", "options"), cases())
+def test_a_file_gives_the_calls_numbers(method: str, options: dict[str, Any], tmp_path: Path) -> None:
+    proto, x = network(method)
+    if method == "lime":
+        pytest.importorskip("sklearn", reason="the call's ridge regression needs scikit-learn")
+    explainer = ox.compile(proto, method=method, threads=1, **options)
+    path = explainer.save(tmp_path / "e.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    (opset,) = onnx.load(path).opset_import
+    assert opset.domain == "" and opset.version <= NEWEST_OPSET
+    targets = np.array(TARGETS)
+    found = run(path, {"x": x, "target": targets})
+    e = explainer(x, target=TARGETS)
+    tolerance = TOLERANCES.get(method, TOLERANCE)
+    (expected,) = e.attributions.values()
+    near(found["attribution"], expected, tolerance)
+    assert (e.saliency is None) == ("saliency" not in found)
+    if e.saliency is not None:
+        near(found["saliency"], e.saliency, tolerance)
+    if e.residual is not None and method != "smoothed":  # that of the worst copy is the call's alone
+        scale = max(1.0, float(np.abs(e.score).max()))
+        np.testing.assert_allclose(found["residual"], e.residual.absolute, atol=1e-5 * scale)
+    own = next(iter(e.outputs))
+    np.testing.assert_allclose(found[own], e.outputs[own], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "options"), cases())
+def test_samples_do_not_mix_and_runs_repeat(method: str, options: dict[str, Any], tmp_path: Path) -> None:
+    proto, x = network(method)
+    explainer = ox.compile(proto, method=method, threads=1, **options)
+    path = explainer.save(tmp_path / "e.onnx")
+    assert path.read_bytes() == explainer.save(tmp_path / "again.onnx").read_bytes()
+    opened, targets = session(path), np.array(TARGETS)
+    names = [o.name for o in opened.get_outputs()]
+    together = opened.run(None, {"x": x, "target": targets})
+    for first, second in zip(together, opened.run(None, {"x": x, "target": targets}), strict=True):
+        np.testing.assert_array_equal(first, second)
+    for i in range(3):
+        alone = opened.run(None, {"x": x[i : i + 1], "target": targets[i : i + 1]})
+        for name, one, all_ in zip(names, alone, together, strict=True):
+            if name != "residual":  # rounding
+                tolerance = TOLERANCES.get(method, TOLERANCE)
+                np.testing.assert_allclose(one[0], all_[i], rtol=0, atol=tolerance * max(np.abs(all_).max(), 1e-9))
+
+
+@pytest.mark.parametrize("name", [n for n, _ in METHODS])
+def test_fixed_and_largest_classes(name: str, tmp_path: Path) -> None:
+    cls = METHODS.get(name)
+    proto, x = network(name)
+    options = CASES.get(name, [dict(cls.quick)])[0]
+    if cls.outside:
+        with pytest.raises(OptionError) as refusal:
+            ox.compile(proto, method=name).save(tmp_path / "e.onnx")
+        assert str(refusal.value) == f"method '{name}' cannot be written as a file: {cls.outside}"
+        assert not list(tmp_path.iterdir())
+        return
+    explainer = ox.compile(proto, method=name, threads=1, **options)
+    asked = run(explainer.save(tmp_path / "input.onnx"), {"x": x, "target": np.array([2, 2, 2])})
+    fixed = run(explainer.save(tmp_path / "fixed.onnx", target=2), {"x": x})
+    np.testing.assert_allclose(fixed["attribution"], asked["attribution"], rtol=1e-4, atol=1e-5)
+    largest = run(explainer.save(tmp_path / "largest.onnx", target="argmax"), {"x": x})
+    (scores,) = (v for k, v in largest.items() if k not in ("attribution", "saliency", "residual"))
+    asked = run(tmp_path / "input.onnx", {"x": x, "target": scores.argmax(axis=1)})
+    np.testing.assert_allclose(largest["attribution"], asked["attribution"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("guided_ig", {"steps": 5}),
+        ("idgi", {"steps": 5, "path": "guided"}),
+        ("smoothed", {"draws": 3, "around": "integrated_gradients", "inner": STEPS}),
+        ("smooth_fullgrad", {"draws": 3}),
+        ("layer_conductance", STEPS),
+        ("neuron_conductance", {**STEPS, "neuron": 1}),
+        ("occlusion", {}),
+        ("rise", {"draws": 9}),
+        ("kernel_shap", {}),
+        ("shapley_sampling", {"permutations": 2}),
+        ("lime", {"draws": 60}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_several_inputs(method: str, options: dict[str, Any], tmp_path: Path) -> None:
+    proto, rows = smooth_table_net()
+    feeds = {"a": rows[:, :5].astype(np.float32), "b": rows[:, 5:].astype(np.float32)}
+    if method == "lime":
+        pytest.importorskip("sklearn", reason="the call's ridge regression needs scikit-learn")
+    explainer = ox.compile(proto, method=method, threads=1, **options)
+    found = run(explainer.save(tmp_path / "e.onnx"), {**feeds, "target": np.array([1, 0, 2])})
+    e = explainer(feeds, target=[1, 0, 2])
+    largest = max(np.abs(a).max() for a in e.attributions.values())
+    for name, expected in e.attributions.items():
+        got = found["attribution"] if len(e.attributions) == 1 else found[f"attribution/{name}"]
+        np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCES.get(method, TOLERANCE) * largest)
+    assert "saliency" not in found
+
+
+@pytest.mark.parametrize("method", ["rise", "occlusion", "blur_ig", "smooth_fullgrad", "smoothed", "kernel_shap"])
+def test_open_sizes_are_refused_where_something_is_stored_for_them(method: str, tmp_path: Path) -> None:
+    proto, _ = smooth_picture_net()
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    with pytest.raises(OptionError, match=r"sizes of 'x' are open; give the model's input fixed sizes"):
+        ox.compile(proto, method=method).save(tmp_path / "e.onnx")
+
+
+def test_superpixels_stay_outside(tmp_path: Path) -> None:
+    proto, _ = smooth_picture_net()
+    for method in ("lime", "kernel_shap"):
+        with pytest.raises(OptionError, match="superpixels are found in each picture"):
+            ox.compile(proto, method=method, players="slic:9").save(tmp_path / "e.onnx")
