@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from onnxplain.exporters import ExportReport
 
 _OWN_NAMES = ("opset", "external_data", "fold", "seed", "layout", "sample", "weights")
+#: What brings a module that a script may import.
+_EXTRAS = {
+    "torch": "torch",
+    "transformers": "huggingface",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",
+    "sklearn": "sklearn",
+}
 #: Element types that a sample can be asked for in.
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "bool")
 
@@ -78,7 +86,7 @@ def export(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Write a PyTorch, TensorFlow, Keras or scikit-learn model as ONNX, and prove that the file gives the same outputs.
+    """Write a PyTorch, TensorFlow, Keras, JAX or scikit-learn model as ONNX, and prove that the file gives the same outputs.
 
     onnxplain export train.py:make_net --sample 1x3x224x224 -o net.onnx
 
@@ -218,10 +226,12 @@ def _call(path: Path, factory: str) -> Any:
     except ExportError:
         raise
     except ModuleNotFoundError as error:
-        extra = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow", "sklearn": "sklearn"}.get(
-            error.name or ""
-        )
-        hint = f"pip install 'onnxplain[{extra}]'" if extra else f"install {error.name}"
+        name = error.name or ""
+        hint = f"pip install 'onnxplain[{_EXTRAS[name]}]'" if name in _EXTRAS else f"install {name}"
+        if name in ("jax", "flax", "jax2onnx"):
+            from onnxplain.exporters.jax import INSTALL
+
+            hint = INSTALL
         raise ExportError(f"'{path}' needs {error.name}, which is not installed; {hint}") from error
     except (Exception, SystemExit) as error:  # the user's own code: anything
         frames = traceback.extract_tb(error.__traceback__)
