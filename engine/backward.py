@@ -217,13 +217,14 @@ def backward(
     result = walk.result
     result.path.blocked += [b for b in dict.fromkeys(walk.zeros) if b not in result.path.blocked]
     if not any(v in result.of for v in wanted):
-        result.problem = _no_way(wanted, result.path.blocked)
+        result.problem = _no_way(wanted, result.path.blocked, _steps(nodes, wanted, seeds, result.path.active))
         if not collect:
             raise BlockedGradientError(result.problem)
         return result
     for value in [v for v in wanted if v not in result.of]:
         own = find_path(nodes, [value], seeds)
-        result.unreached[value] = _no_way([value], own.blocked + (walk.zeros if own.nodes else []))
+        blocked = own.blocked + (walk.zeros if own.nodes else [])
+        result.unreached[value] = _no_way([value], blocked, _steps(nodes, [value], seeds, own.active))
     return result
 
 
@@ -244,8 +245,35 @@ def _sweep(
     return walk
 
 
-def _no_way(wanted: Sequence[ir.Value], blocked: Sequence[Blocked]) -> str:
+#: Operators that look at the sizes of their operand, not at its values.
+_SIZES = {"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike", "SequenceLength"}
+
+
+def _steps(
+    nodes: Sequence[ir.Node], wanted: Iterable[ir.Value], seeded: Iterable[ir.Value], active: set[ir.Value]
+) -> list[ir.Node]:
+    """Nodes by which the target depends on the wanted values, but not differentiably: comparisons, places, ids."""
+    reached, needed = set(wanted), set(seeded)
+    for node in nodes:
+        if node.op_type not in _SIZES and any(x in reached for x in operands(node)):
+            reached.update(node.outputs)
+    for node in reversed(nodes):
+        if any(y in needed for y in node.outputs):
+            needed.update(operands(node))
+    if not any(value in reached for value in seeded):
+        return []
+    ends = (n for n in nodes if n.op_type not in _SIZES and any(x in active for x in operands(n)))
+    return [n for n in ends if any(y in needed and y not in active for y in n.outputs)]
+
+
+def _no_way(wanted: Sequence[ir.Value], blocked: Sequence[Blocked], steps: Sequence[ir.Node]) -> str:
     names = ", ".join(f"'{v.name}'" for v in wanted)
+    if not blocked and steps:
+        ends = ", ".join(dict.fromkeys(f"'{label(n)}' ({describe(n)})" for n in steps[:5]))
+        return (
+            f"the target changes with {names} in steps only, by {ends}: there is no gradient; shapley_sampling, "
+            "kernel_shap and occlusion explain it"
+        )
     if not blocked:
         return f"the target does not depend on {names}; choose another output or input"
     ends = "; ".join(f"'{b.node}' ({b.operator}): {b.remedy}" for b in blocked[:5])

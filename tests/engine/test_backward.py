@@ -449,3 +449,19 @@ def test_what_computes_a_wanted_tensor_is_never_looked_up() -> None:
     )
     assert [n.op_type for n in adjoints.nodes] == ["Exp"]
     assert adjoints.of[rewriter.value("d")].name
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([node("Greater", "x zero", "g"), node("Cast", "g", "y", to=TensorProto.FLOAT)], r"steps only, by .*\(Greater\)"),
+        ([node("TopK", "x one", "v i", axis=1), node("Cast", "i", "y", to=TensorProto.FLOAT)], r"steps only, by .*\(TopK\)"),
+        ([node("Shape", "x", "s"), node("Cast", "s", "y", to=TensorProto.FLOAT)], "does not depend on 'x'"),
+    ],
+    ids=["a comparison", "a place", "a size"],
+)  # fmt: skip
+def test_what_changes_in_steps_is_told_from_what_does_not_change(nodes: list[onnx.NodeProto], words: str) -> None:
+    weights = {"zero": np.array(0.0), "one": np.array([1])}
+    with pytest.raises(BlockedGradientError, match=words) as raised:
+        walk(model(nodes, {"x": ["N", 3]}, {"y": None}, weights))
+    assert ("shapley_sampling" in str(raised.value)) == ("steps" in words)
