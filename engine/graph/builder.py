@@ -175,7 +175,9 @@ class Builder:
         if key is not None and key in self._constants:
             return self._constants[key]
         label = self.unique_name(name or f"{PREFIX}/constant_{len(self._constants)}")
-        tensor = ir.tensor(np.ascontiguousarray(data) if data.ndim else data, name=label)
+        data = np.ascontiguousarray(data) if data.ndim else data
+        # ir.tensor first asks what it was given, against protocols: most of the time that a constant takes.
+        tensor = ir.tensor(data, name=label) if data.dtype.kind in "OSU" else ir.Tensor(data, name=label)
         value = ir.Value(name=label, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         if key is not None:

@@ -32,12 +32,14 @@ def max_pool(op: Builder, node: Primal, dy: ir.Value | None, d_indices: object =
     """dx = dy at each window's first maximum; where windows overlap, contributions add.
 
     The winners come from a second MaxPool: asking the forward one for its Indices would take it off
-    onnxruntime's blocked layout.
+    onnxruntime's blocked layout. Where windows tile a picture, no index is needed (:func:`_to_first_of_tile`).
     """
     if dy is None:
         return [ZERO]
     win = window_of(node)
     x = node.x()
+    if _by_comparisons(op, win, x):
+        return [_to_first_of_tile(op, node, dy, win)]
     if not {"MaxPool/Indices", "ScatterElements"}.isdisjoint(op.lacks):
         return [_to_first_maximum(op, node, dy, win)]
     keep = ("kernel_shape", "strides", "dilations", "pads", "ceil_mode")
@@ -49,6 +51,46 @@ def max_pool(op: Builder, node: Primal, dy: ir.Value | None, d_indices: object =
         zeros, op.Reshape(winners, [-1]), op.Reshape(dy, [-1]), axis=0, reduction="add" if overlapping else None
     )
     return [op.Reshape(scattered, op.Shape(x))]
+
+
+#: What :func:`_to_first_of_tile` emits.
+_TILED = frozenset({"Resize", "Tile", "Equal", "Cast", "Add", "MaxPool", "Where"})
+#: Ranks of so many cells can be told apart in float16.
+_RANKED = 256
+
+
+def _by_comparisons(op: Builder, win: Window, x: ir.Value) -> bool:
+    few = win.rank <= 2 and math.prod(win.kernel) <= _RANKED
+    return few and _tiles(win, x) and not op.portable and _TILED.isdisjoint(op.lacks)
+
+
+def _to_first_of_tile(op: Builder, node: Primal, dy: ir.Value, win: Window) -> ir.Value:
+    """The same by comparisons, where windows tile x: three times as fast as indices and scattering.
+
+    Every cell has a rank below 1, which falls from the first cell of a window to the last; 1 more where the cell
+    holds the maximum. So the highest is the first of these, and no window is without one, whatever it holds.
+    """
+    x = node.x()
+    count = math.prod(win.kernel)
+    falling = np.arange(count, 0, -1).reshape(1, 1, *win.kernel) / (2 * count)
+    tiles = [int(size or 0) // k for size, k in zip(spatial(x, win.rank), win.kernel, strict=True)]
+    ranks = op.Tile(op.constant(falling, x.dtype), [1, 1, *tiles])
+    ranked = op.Add(is_greatest(op, x, _stretched(op, node.y, win)), ranks)
+    ranked.shape = x.shape
+    attributes = {k: node.attribute(k) for k in ("kernel_shape", "strides")}
+    highest = _stretched(op, op.MaxPool(ranked, **attributes), win)
+    found = op.Where(op.Equal(ranked, highest), _stretched(op, dy, win), op.constant(0.0, x.dtype))
+    found.shape = x.shape
+    return found
+
+
+def _stretched(op: Builder, value: ir.Value, win: Window) -> ir.Value:
+    """Each element repeated over its window, where windows tile."""
+    factors = [1.0, 1.0, *[float(k) for k in win.kernel]]
+    return op.Resize(
+        value, None, op.constant(factors, ir.DataType.FLOAT),
+        mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+    )  # fmt: skip
 
 
 def _to_first_maximum(op: Builder, node: Primal, dy: ir.Value, win: Window) -> ir.Value:
@@ -125,11 +167,7 @@ def _over_windows(op: Builder, node: Primal, scaled: ir.Value, win: Window) -> i
     """Each element of ``scaled`` added to all cells of its window, in the shape of x."""
     x = node.x()
     if _tiles(win, x):
-        factors = [1.0, 1.0, *[float(k) for k in win.kernel]]
-        return op.Resize(
-            scaled, None, op.constant(factors, ir.DataType.FLOAT),
-            mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
-        )  # fmt: skip
+        return _stretched(op, scaled, win)
     reach = _with_overhang(node, win, x)
     known = dims(x)
     channels = known[1] if known is not None else None

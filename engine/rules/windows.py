@@ -17,6 +17,9 @@ from onnxplain.engine.graph.passes.explicit_pads import window as read_window
 from onnxplain.engine.graph.shapes import Dim, dims
 from onnxplain.engine.rules.node import Primal
 
+#: Up to so many channels a transposed convolution is faster than one with the flipped kernel.
+FEW_CHANNELS = 4
+
 
 @dataclass(frozen=True)
 class Window:
@@ -86,14 +89,36 @@ def convolve(op: Builder, x: ir.Value, w: ir.Value, win: Window) -> ir.Value:
 def input_gradient(op: Builder, dy: ir.Value, w: ir.Value, win: Window, x: ir.Value, node: Primal) -> ir.Value:
     """Adjoint of the convolution of ``x`` with ``w``: from the result's shape to the shape of ``x``.
 
-    Stride 1: a convolution with the flipped kernel. Kernel = stride (patches): a 1x1 convolution and
-    DepthToSpace. Else ConvTranspose. Measured in docs/performance.md.
+    Stride 1: a convolution with the flipped kernel, unless it gives a few channels only: the runtime computes them
+    in blocks of 8 or 16. Kernel = stride (patches): a 1x1 convolution and DepthToSpace. Else ConvTranspose.
+    Measured in docs/performance.md.
     """
     if all(s == 1 for s in win.strides):
+        if _gives_few(op, win, x):
+            return _unit_transposed(op, dy, w, win)
         return _flipped(op, dy, w, win, node)
     if _is_patches(win, x):
         return _patches(op, dy, w, win, x)
     return _transposed(op, dy, w, win, x)
+
+
+def _gives_few(op: Builder, win: Window, x: ir.Value) -> bool:
+    """Whether the gradient has few channels: that of a picture by the first layer."""
+    known = dims(x)
+    channels = known[1] if known is not None and len(known) > 1 else None
+    return (
+        isinstance(channels, int)
+        and channels <= FEW_CHANNELS
+        and win.group == 1
+        and any(k > 1 for k in win.kernel)
+        and min(win.pads, default=0) >= 0
+        and "ConvTranspose" not in op.lacks
+    )
+
+
+def _unit_transposed(op: Builder, dy: ir.Value, w: ir.Value, win: Window) -> ir.Value:
+    """ConvTranspose of stride 1, which reaches every element of x and no more."""
+    return op.ConvTranspose(dy, w, kernel_shape=win.kernel, dilations=win.dilations, pads=win.pads)
 
 
 def _flipped(op: Builder, dy: ir.Value, w: ir.Value, win: Window, node: Primal) -> ir.Value:

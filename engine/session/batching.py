@@ -1,13 +1,15 @@
 """Batches of any size, in chunks that fit a memory budget; samples never mix.
 
-The size of a chunk comes from the graph's own shapes, so it is the same on every machine; when the
-runtime still runs out of memory the chunk is halved and tried again.
+The size of a chunk comes from the graph's own shapes and the number of threads, not from the memory that happens
+to be free; when the runtime still runs out of memory the chunk is halved and tried again.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,10 @@ from onnxplain.engine.session.session import Arrays, Session
 
 #: Default memory budget for intermediate results.
 DEFAULT_BUDGET_MIB = 1024
+
+#: What goes through a processor at a time, per thread: more falls out of its cache, and every new session has to be
+#: given the memory first. Measured in docs/performance.md.
+_CACHED_MIB = 32
 
 
 def sample_bytes(
@@ -106,6 +112,7 @@ class BatchRunner:
         self.batched = frozenset(batched)
         self.budget_mib = budget_mib
         self._limit: int | None = None
+        self._known: dict[Any, int] = {}
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None) -> Arrays:
         """All samples, chunk by chunk; results are joined along the batch.
@@ -130,7 +137,7 @@ class BatchRunner:
     ) -> Iterator[tuple[slice, Arrays]]:
         """Each chunk's place in the batch and its results, for callers that accumulate."""
         count = self._count(feeds)
-        limit = min(self._limit or 2**31, chunk_size(self.model, feeds, self.budget_mib, self.batched))
+        limit = min(self._limit or 2**31, self._chunk(feeds, outputs))
         fixed = fixed_batch(self.model, self.batched)
         if fixed is not None and count % fixed:
             raise InputError(
@@ -152,6 +159,29 @@ class BatchRunner:
                 continue
             yield place, result
             start = place.stop
+
+    def _chunk(self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None) -> int:
+        """Samples at a time: what the budget allows, and on a processor no more than what is quick there."""
+        names = tuple(outputs) if outputs is not None else None
+        key = names, tuple((n, a.shape[n in self.batched :]) for n, a in feeds.items())
+        if key not in self._known:
+            budget = self.budget_mib
+            if budget != float("inf") and self.session.on_processor and self._joins(names):
+                budget = min(budget, max(_CACHED_MIB * (self.session.threads or os.cpu_count() or 1), self._weights))
+            self._known[key] = chunk_size(self.model, feeds, budget, self.batched)
+        return self._known[key]
+
+    def _joins(self, outputs: Sequence[str] | None) -> bool:
+        """Whether the graph itself says that all outputs wanted are joined along the batch."""
+        batch = {known[0] for v in self.model.graph.inputs if v.name in self.batched and (known := dims(v))}
+        wanted = [v for v in self.model.graph.outputs if outputs is None or v.name in outputs]
+        return all((known := dims(v)) and isinstance(known[0], str) and known[0] in batch for v in wanted)
+
+    @cached_property
+    def _weights(self) -> float:
+        """MiB of the weights: fewer activations than that, and reading the weights is most of the work."""
+        tensors = (v.const_value for v in self.model.graph.initializers.values())
+        return sum(t.nbytes for t in tensors if t is not None) / 2**20
 
     def _count(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> int:
         lengths = {k: len(v) for k, v in feeds.items() if k in self.batched}

@@ -90,6 +90,7 @@ class Session:
         providers: Providers that the session really has, in order.
         absent: Providers that were asked for and did not load, and why; others of the list took their place.
         inputs, outputs: Names in the graph's order.
+        threads: As given.
 
     Raises:
         SessionError: The runtime refuses the graph, or a provider that was asked for did not load.
@@ -105,6 +106,7 @@ class Session:
     ) -> None:
         self.inputs = [v.name or "" for v in model.graph.inputs]
         self.outputs = [v.name or "" for v in model.graph.outputs]
+        self.threads = threads
         wanted = resolve(providers)
         extra = implementations(custom_ops)
         self._reference: Any = None
@@ -160,6 +162,11 @@ class Session:
                 raise MemoryError(text) from None
             raise SessionError(f"the runtime failed on the rewritten graph: {_short(text)}") from e
         return dict(zip(names, results, strict=True))
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether onnxruntime's own kernels for processors run all of it."""
+        return self.providers == [CPU]
 
     def assignment(self) -> dict[str, int]:
         """How many nodes each provider runs, where the runtime tells (1.24 and newer); else empty."""

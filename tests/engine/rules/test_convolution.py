@@ -11,6 +11,12 @@ CASES = [
     case("Conv", x=(2, 3, 7, 8), w=(4, 3, 3, 2), pads=[1, 0, 2, 1]),
     case("Conv", x=(2, 3, 7, 8), w=(4, 3, 1, 1)),
     case("Conv", x=(2, 3, 7, 8), w=(4, 3, 3, 3), dilations=[2, 1], pads=[2, 1, 2, 1]),
+    # With more than a few channels the gradient is a convolution with the flipped kernel.
+    case("Conv", x=(2, 6, 9), w=(4, 6, 3), b=(4,), pads=[1, 1]),
+    case("Conv", x=(2, 5, 7, 8), w=(4, 5, 3, 2), pads=[1, 0, 2, 1]),
+    case("Conv", x=(2, 5, 7, 8), w=(4, 5, 3, 3), dilations=[2, 1], pads=[2, 1, 2, 1]),
+    case("Conv", x=(2, 5, 4, 4), w=(3, 5, 2, 2), pads=[3, 3, 2, 2], name="Conv(pads beyond the kernel, channels)"),
+    case("Conv", x=(2, 5, 4, 6, 4), w=(3, 5, 3, 2, 3), b=(3,), pads=[1, 0, 1, 1, 1, 1]),
     case("Conv", x=(2, 3, 8, 9), w=(4, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1]),
     case("Conv", x=(2, 3, 9, 9), w=(4, 3, 3, 3), strides=[2, 3]),
     case("Conv", x=(2, 3, 10, 9), w=(4, 3, 2, 3), strides=[3, 2], dilations=[2, 2], pads=[1, 2, 0, 1]),

@@ -18,6 +18,8 @@ from onnxplain.engine.session.session import Session
 CASES = [
     case("MaxPool", x=(2, 3, 9), kernel_shape=[3], strides=[2], draw=distinct),
     case("MaxPool", x=(2, 3, 6, 8), kernel_shape=[2, 2], strides=[2, 2], draw=distinct),
+    case("MaxPool", x=(2, 3, 6, 9), kernel_shape=[2, 3], strides=[2, 3], draw=distinct),
+    case("MaxPool", x=(2, 3, 8), kernel_shape=[4], strides=[4], draw=distinct),
     case("MaxPool", x=(2, 3, 7, 7), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], draw=distinct),
     case("MaxPool", x=(2, 3, 7, 7), kernel_shape=[3, 3], strides=[1, 1], draw=distinct),
     case("MaxPool", x=(2, 3, 8, 8), kernel_shape=[3, 2], strides=[2, 2], dilations=[2, 1], draw=distinct),
@@ -67,6 +69,10 @@ def test_rule(case: Case) -> None:
     check(case)
 
 
+#: What has to be missing for windows that tile a picture to be taken by indices, as all others are.
+BY_INDICES = frozenset({"Tile"})
+
+
 def max_pool_gradient(case: Case, x: Any, lacks: frozenset[str], sizes: str) -> Any:
     """Gradient of <u, MaxPool(x)> in onnxruntime, by a graph for a provider that lacks something."""
     rewriter = Rewriter(canonicalise(read_model(model_of(case, {"x": x}, ["x"], sizes))))
@@ -77,15 +83,16 @@ def max_pool_gradient(case: Case, x: Any, lacks: frozenset[str], sizes: str) -> 
     adjoints = rewriter.backward_from({y: seed}, [rewriter.value("x")])
     rewriter.add_output("dx", adjoints.of[rewriter.value("x")])
     model = rewriter.finish()
-    assert bool(lacks) != any(len(n.outputs) > 1 for n in model.graph)
+    assert any(len(n.outputs) > 1 for n in model.graph) == (lacks == BY_INDICES)
     (forward,) = ReferenceEvaluator(model_of(case, {"x": x}, ["x"], sizes), new_ops=CORRECTED).run(None, {"x": x})
     u = np.random.default_rng(1).integers(-4, 5, np.shape(forward)).astype(np.float32)
     return Session(model, threads=1).run({"x": x, "seed": u}, ["dx"])["dx"]
 
 
-@pytest.mark.parametrize(
-    "lacks", [{"MaxPool/Indices"}, {"ScatterElements"}, {"MaxPool/Indices", "Equal", "Greater"}], ids=str
-)
+WITHOUT_INDICES = [{"MaxPool/Indices", "Tile"}, {"ScatterElements", "Tile"}, {"MaxPool/Indices", "Equal", "Greater"}]
+
+
+@pytest.mark.parametrize("lacks", WITHOUT_INDICES, ids=lambda lacks: "-".join(sorted(lacks)))
 @pytest.mark.parametrize(
     ("case", "sizes"),
     [
@@ -98,5 +105,22 @@ def max_pool_gradient(case: Case, x: Any, lacks: frozenset[str], sizes: str) -> 
 def test_max_pool_without_indices(case: Case, sizes: str, lacks: set[str]) -> None:
     """The same numbers to the bit, with ties in nearly every window: whole numbers, of which sums are exact."""
     x = np.random.default_rng(0).integers(-2, 2, case.operands["x"]).astype(np.float32)
-    expected = max_pool_gradient(case, x, frozenset(), sizes)
+    expected = max_pool_gradient(case, x, BY_INDICES, sizes)
     np.testing.assert_array_equal(max_pool_gradient(case, x, frozenset(lacks), sizes), expected)
+
+
+TILING = [
+    c
+    for c in CASES
+    if c.op_type == "MaxPool" and c.attributes["kernel_shape"] == c.attributes.get("strides")
+    if len(c.attributes["kernel_shape"]) < 3 and "auto_pad" not in c.attributes
+]
+
+
+@parametrize(TILING)
+def test_max_pool_of_tiles(case: Case) -> None:
+    """Comparisons find the same winners, to the bit, with ties in nearly every window."""
+    x = np.random.default_rng(0).integers(-2, 2, case.operands["x"]).astype(np.float32)
+    x[0, 0] = -np.inf
+    expected = max_pool_gradient(case, x, BY_INDICES, "batch")
+    np.testing.assert_array_equal(max_pool_gradient(case, x, frozenset(), "batch"), expected)

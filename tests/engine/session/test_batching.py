@@ -15,6 +15,7 @@ from tiny_models import fullgrad_net, model, node, simple_model
 from onnxplain.engine.errors import InputError, SessionError
 from onnxplain.engine.graph.canonical import canonicalise
 from onnxplain.engine.graph.model import read_model
+from onnxplain.engine.session import batching
 from onnxplain.engine.session.batching import BatchRunner, chunk_size, fixed_batch, sample_bytes
 from onnxplain.engine.session.session import Session
 
@@ -27,6 +28,8 @@ def canonical(proto: Any) -> ir.Model:
 
 class Limited:
     """A session that has memory for a number of samples, and counts."""
+
+    on_processor = False
 
     def __init__(self, samples: int, scalar: bool = False) -> None:
         self.samples, self.scalar = samples, scalar
@@ -97,6 +100,55 @@ def test_chunks_equal_the_whole(samples: int) -> None:
     places = [place for place, _ in runner.chunks({"x": x})]
     assert [i for p in places for i in range(p.start, p.stop)] == list(range(11))
     assert all(p.stop - p.start <= samples for p in places)
+
+
+class Counting(Session):
+    """A session that notes how many samples came at a time."""
+
+    def __init__(self, graph: ir.Model, threads: int = 1) -> None:
+        super().__init__(graph, threads=threads)
+        self.sizes: list[int] = []
+
+    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        self.sizes.append(len(feeds["x"]))
+        return super().run(feeds, outputs)
+
+
+def chunks(proto: Any, x: Any, budget: float = 1024, threads: int = 1, outputs: Sequence[str] | None = None) -> int:
+    session = Counting(canonical(proto), threads)
+    BatchRunner(session, canonical(proto), ["x"], budget).run({"x": x}, outputs)
+    assert max(session.sizes) == session.sizes[0]
+    return session.sizes[0]
+
+
+def test_a_processor_gets_what_its_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So much per thread, or as much as the weights take; here 1 MiB, and samples of 1/32 MiB."""
+    monkeypatch.setattr(batching, "_CACHED_MIB", 1)
+    proto = model([node("Relu", "x", "y")], {"x": ["N", 2**13]}, {"y": ["N", 2**13]})
+    x = np.zeros((80, 2**13), np.float32)
+    assert chunks(proto, x) == 32
+    assert chunks(proto, x, threads=2) == 64
+    assert chunks(proto, x, budget=0.25) == 8
+    assert chunks(proto, x, budget=float("inf")) == 80
+    weights = np.zeros((48, 2**13))  # 1.5 MiB
+    heavy = model([node("MatMul", "x w", "y")], {"x": ["N", 48]}, {"y": ["N", 2**13]}, {"w": weights})
+    assert chunks(heavy, np.zeros((80, 48), np.float32)) == 48
+
+
+@pytest.mark.parametrize("outputs", [{"y": ["N", 2**13], "z": []}, {"y": ["N", 2**13], "z": [1]}], ids=str)
+def test_outputs_that_cannot_be_joined_keep_the_batch_together(
+    outputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_CACHED_MIB", 1)
+    proto = model(
+        [node("Relu", "x", "y"), node("ReduceMax", "x", "m", keepdims=0), node("Reshape", "m s", "z")],
+        {"x": ["N", 2**13]},
+        outputs,
+        {"s": np.asarray(outputs["z"], np.int64)},
+    )
+    x = np.zeros((50, 2**13), np.float32)
+    assert chunks(proto, x) == 50
+    assert chunks(proto, x, outputs=["y"]) < 50
 
 
 def test_inputs_that_are_not_batched_are_passed_whole() -> None:

@@ -129,8 +129,9 @@ def test_fast_forms_are_for_providers_that_compute_them(tmp_path: Path) -> None:
 
 def test_the_profile_given_at_first_holds_for_files(tmp_path: Path) -> None:
     explainer = ox.compile(demo_model(), method="gradient", threads=1, profile="web")
-    assert "ScatterElements" not in operators(explainer.save(tmp_path / "a.onnx"))
-    assert "ScatterElements" in operators(explainer.save(tmp_path / "b.onnx", profile="cuda"))
+    fast = {"HardSigmoid", "Tile"}  # gates and pooling that are onnxruntime's alone
+    assert fast.isdisjoint(operators(explainer.save(tmp_path / "a.onnx")))
+    assert fast <= operators(explainer.save(tmp_path / "b.onnx", profile="cuda"))
     plain = ox.explain(demo_model(), ox.demo_input()[:1], method="gradient", target=3, threads=1)
     e = explainer(ox.demo_input()[:1], target=3)
     np.testing.assert_allclose(e.attributions["image"], plain.attributions["image"], rtol=1e-5, atol=1e-6)
