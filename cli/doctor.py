@@ -32,7 +32,10 @@ OPTIONAL = {
     "tf2onnx": ("Keras exports", "onnxplain[tensorflow]", "1.17"),
     "scikit-learn": ("scikit-learn exports", "onnxplain[sklearn]", "1.9"),
     "skl2onnx": ("scikit-learn exports", "onnxplain[sklearn]", "1.20"),
-    "safetensors": (".safetensors files", "safetensors", ""),
+    "transformers": ("Hugging Face exports", "onnxplain[huggingface]", "5.23"),
+    "safetensors": (".safetensors files", "onnxplain[huggingface]", "0.8"),
+    "jax2onnx": ("JAX exports", "jax2onnx", "0.17"),
+    "flax": ("JAX exports", "flax", "0.12"),
 }
 
 
