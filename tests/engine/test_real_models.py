@@ -6,13 +6,12 @@ The packages are not in the repository: unpack them under a folder and name it i
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from real_models import MODELS, RealModel, by_name
+from real_models import MODELS, RealModel
 
 import onnxplain as ox
 
@@ -24,8 +23,8 @@ Array = np.ndarray[Any, Any]
 COMPLETE = 1e-4
 #: Of the largest output: fusions differ.
 UNCHANGED = 1e-5
-#: The best of nine step sizes, as networks with kinks and logarithms have no single good one in float32.
-STEPS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 3e-6, 1e-6)
+#: One of nine step sizes has to do, as networks with kinks and logarithms have no single good one in float32.
+STEPS = (1e-2, 3e-3, 1e-3, 3e-2, 1e-1, 1e-4, 1e-5, 3e-6, 1e-6)
 #: The score has seven digits, and the best difference of it loses up to five.
 DIFFERENCE = 1e-2
 
@@ -37,12 +36,6 @@ def model(request: pytest.FixtureRequest) -> RealModel:
     if reason := chosen.missing():
         pytest.skip(reason)
     return chosen
-
-
-@cache
-def explained(name: str, method: str) -> ox.Explanation:
-    chosen = by_name()[name]
-    return ox.explain(chosen.source(), chosen.feeds(chosen.file()), method=method, threads=1, **chosen.options)
 
 
 def plain(chosen: RealModel) -> dict[str, Array]:
@@ -64,7 +57,7 @@ def test_it_can_be_explained(model: RealModel) -> None:
 
 
 def test_full_gradient_is_complete_and_outputs_are_unchanged(model: RealModel) -> None:
-    e = explained(model.name, "fullgrad")
+    e = ox.explain(model.source(), model.feeds(model.file()), method="fullgrad", threads=1, **model.options)
     assert e.residual is not None
     assert e.residual.relative.max() <= COMPLETE
     assert e.blocked == ()
@@ -77,13 +70,13 @@ def test_full_gradient_is_complete_and_outputs_are_unchanged(model: RealModel) -
 def test_gradient_against_differences(model: RealModel) -> None:
     """Along the gradient and a random direction of the same length."""
     chosen, feeds = model, model.feeds(model.file())
-    e = explained(chosen.name, "gradient")
+    compiled = ox.compile(chosen.source(), method="gradient", threads=1, **chosen.options)
+    e = compiled(feeds)
     wanted = [n for n in e.attributions if n in feeds]
     if not wanted:
         wanted = list(e.attributions)
         assert all(feeds[n].dtype.kind == "i" for n in feeds), "only models of integers are explained inside"
         return  # no score at another embedding can be asked for from outside: completeness has to do
-    compiled = ox.compile(chosen.source(), method="gradient", threads=1, **chosen.options)
     rng, gaps = np.random.default_rng(1), []
     moves = {n: rng.normal(size=feeds[n][:1].shape) for n in wanted}
     moves = {
@@ -101,4 +94,6 @@ def test_gradient_against_differences(model: RealModel) -> None:
             for s in (1, -1)
         ]
         gaps.append(abs((sides[0].score[0] - sides[1].score[0]) / (2 * h) - expected) / abs(expected))
+        if gaps[-1] <= DIFFERENCE:
+            break
     assert min(gaps) <= DIFFERENCE, gaps
