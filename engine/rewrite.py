@@ -23,6 +23,7 @@ from onnxplain.engine.graph.builder import PREFIX, Builder
 from onnxplain.engine.graph.canonical import ir_version_for
 from onnxplain.engine.graph.collector import uncollected
 from onnxplain.engine.graph.passes.full_pads import FullPadsPass
+from onnxplain.engine.graph.passes.own_kernels import OwnKernelsPass
 from onnxplain.engine.graph.passes.widen import HALVES
 from onnxplain.engine.graph.shadow import SHADOW, add_shadow
 from onnxplain.engine.graph.shapes import dims, is_float
@@ -360,6 +361,8 @@ class Rewriter:
         """Drop what no output needs, stamp versions, and give the model back."""
         common.RemoveUnusedNodesPass()(self.model)
         FullPadsPass()(self.model)
+        if self.op.portable:
+            OwnKernelsPass()(self.model)
         self._drop_unused_inputs()
         self.model.ir_version = ir_version_for(self.graph.opset_imports)
         self.model.producer_name = PREFIX
