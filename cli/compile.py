@@ -38,6 +38,15 @@ def compile(  # noqa: A001 - the name of the command
     adjoints: Annotated[
         bool, typer.Option("--adjoints", help="Return the adjoints of the input and of every bias, unaggregated.")
     ] = False,
+    result: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--result",
+            metavar="NAME",
+            show_default=False,
+            help="Return only this of attribution, saliency and residual; may be repeated.",
+        ),
+    ] = None,
     half: Annotated[bool, typer.Option("--float16", help="Compute in half precision.")] = False,
     profile: Annotated[
         str | None,
@@ -94,6 +103,7 @@ def compile(  # noqa: A001 - the name of the command
     )  # fmt: skip
     fixed = _target(target)
     form: dict[str, Any] = {"adjoints": adjoints, "half": half, "profile": profile, "opset": opset}
+    form["results"] = result or None
     form["points"] = int(points) if points.isdecimal() else points
     explainer.save(out, target=fixed, weights=weights, **form)  # type: ignore[arg-type]
     shipped = explainer.ship(fixed, **form)  # type: ignore[arg-type]

@@ -117,6 +117,7 @@ class CompiledExplainer:
         profile: str | None = None,
         opset: int | None = None,
         points: Points = "auto",
+        results: Sequence[str] | None = None,
     ) -> ir.Model:
         """The explainer as one model, for any runtime: see :mod:`onnxplain.engine.shipping.shipment`.
 
@@ -133,6 +134,7 @@ class CompiledExplainer:
             opset: A newer opset than the working one (18, unless the model needs a newer one), up to 21.
             points: How many points of a path, or noisy copies, lie side by side in the batch: ``batched`` (all), a
                 number, or ``loop`` (one, in a Loop); by default see :mod:`onnxplain.engine.shipping.staging`.
+            results: What the file returns of ``attribution``, ``saliency`` and ``residual``, and computes; all by default.
 
         Raises:
             OptionError: The method cannot be written as a file, or the options do not fit together.
@@ -156,9 +158,10 @@ class CompiledExplainer:
         facts["model"] = Path(self.source.source.name).name  # no folder of this machine
         facts |= {"profile": aim.name} if aim is not None else {}
         if adjoints:
-            model = ship_adjoints(rewriter, subjects, seed, self.output, facts)
+            model = ship_adjoints(rewriter, subjects, seed, self.output, facts, results)
         else:
-            model = ship(self.method, rewriter, subjects, seed, self.output, facts, Staging(points, self.batched, aim))
+            staging = Staging(points, self.batched, aim)
+            model = ship(self.method, rewriter, subjects, seed, self.output, facts, staging, results)
         if opset is not None:
             stamp(model, opset, aim)
         return in_half_precision(model) if half else model
@@ -183,6 +186,7 @@ class CompiledExplainer:
         profile: str | None = None,
         opset: int | None = None,
         points: Points = "auto",
+        results: Sequence[str] | None = None,
     ) -> Path:
         """Write one self-contained ONNX file that answers and explains, without this package.
 
@@ -192,7 +196,7 @@ class CompiledExplainer:
 
         Args:
             path: Where to.
-            target, adjoints, half, portable, profile, opset, points: See :meth:`ship`.
+            target, adjoints, half, portable, profile, opset, points, results: See :meth:`ship`.
             weights: ``embedded``; ``external``: in ``<path>.data``; ``shared``: in the model's own file, which
                 has to lie in the same folder and stay there.
 
@@ -203,9 +207,8 @@ class CompiledExplainer:
         """
         from onnxplain.engine.shipping.weights import write
 
-        model = self.ship(
-            target, adjoints=adjoints, half=half, portable=portable, profile=profile, opset=opset, points=points
-        )
+        form: dict[str, Any] = {"half": half, "portable": portable, "profile": profile, "opset": opset}
+        model = self.ship(target, adjoints=adjoints, points=points, results=results, **form)
         return write(model, Path(path), weights, self.source.source)
 
     def program(self, *slots: Slot) -> Program:

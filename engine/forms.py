@@ -38,6 +38,22 @@ def is_greatest(op: Builder, x: ir.Value, greatest: ir.Value) -> ir.Value:
     return indicator(op, op.Equal(x, greatest), x)
 
 
+def reached(op: Builder, x: ir.Value, bound: ir.Value, number: float) -> ir.Value:
+    """1 where x has reached an upper bound, else 0, in x's type.
+
+    The comparison is the gate's own (:func:`between`), so that a runtime makes it once and reads x no more.
+
+    Args:
+        op: Where to emit.
+        x: Values up to the bound.
+        bound: The bound in the graph.
+        number: The same as a number.
+    """
+    if {"Less", "Not"}.isdisjoint(op.lacks):
+        return indicator(op, op.Not(op.Less(x, bound)), x)
+    return at_least(op, x, number)
+
+
 def at_least(op: Builder, x: ir.Value, bound: float) -> ir.Value:
     """1 where x >= bound, else 0, for a constant bound.
 

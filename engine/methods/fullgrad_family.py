@@ -20,11 +20,12 @@ from onnxplain.engine.explanation import Array, Residual, TermInfo, Terms
 from onnxplain.engine.gathering import Gathering
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
-from onnxplain.engine.layout import total_per_sample
+from onnxplain.engine.layout import cast_like, total_per_sample
 from onnxplain.engine.method import Method, Parts, Plan, Run, choose
 from onnxplain.engine.places import spatial_axes
 from onnxplain.engine.propagation.balanced import balanced, balanced_biases
 from onnxplain.engine.psi import RESCALES, SCOPES, SIGNS, MapSum, Psi
+from onnxplain.engine.shipping.results import RESIDUAL, SALIENCY, wanted
 from onnxplain.engine.terms import ASTRAY, Term, any_astray, bias_terms, refuse_astray
 
 #: Relative residual past which a float32 decomposition is not believed (the authors' own tolerance).
@@ -71,9 +72,11 @@ class Layer:
         """Draw it."""
         op = total.op
         if self.unfolding.trivial and not self.tokens:
-            total.add(psi.apply(op, self.a, self.c, self.unfolding.labels), self.a, self.unfolding.labels)
+            a, c = cast_like(op, self.a, total.source), self.c and cast_like(op, self.c, total.source)
+            total.add(psi.apply(op, a, c, self.unfolding.labels), a, self.unfolding.labels)
             return
         value, labels = self.value(op)
+        value = cast_like(op, value, total.source)
         total.add(psi.apply(op, value, None, labels), value, labels)
 
 
@@ -140,13 +143,13 @@ class FullGradient(Method):
         products, terms = self.decompose(plan)
         for subject in plan.subjects:
             plan.output(f"attribution/{subject.name}", products[subject.name], subject.value.shape)
-        gathering = Gathering(op)
+        gathering = Gathering(op) if wanted(plan, RESIDUAL) else None
         mapped = self._draw(plan, terms, products, gathering)
         plan.memo["terms"] = tuple(
             TermInfo(t.node, t.operator, t.kind, t.parameter, t.tensor, t.placed, i in mapped)
             for i, t in enumerate(terms)
         )
-        if terms:
+        if terms and gathering is not None:
             plan.output("bias_terms", op.Squeeze(gathering.hand_out()["terms"], [1]), ("N", len(terms)))
         partial = {i: value for i, t in enumerate(terms) if (value := t.placed_total(op)) is not None}
         plan.memo["partial"] = list(partial)
@@ -158,12 +161,12 @@ class FullGradient(Method):
 
     def ship(self, plan: Plan) -> None:
         super().ship(plan)
-        if "full_completeness" in self.axioms:
+        if "full_completeness" in self.axioms and wanted(plan, RESIDUAL):
             refuse_astray(plan.one_by_one)
             parts = [plan.values[f"attribution/{s.name}"] for s in plan.subjects]
             parts += [plan.values["bias_terms"]] if "bias_terms" in plan.values else []
             op = plan.rewriter.op
-            plan.output("residual", op.Sub(plan.seed.score, total_per_sample(op, parts)), ("N",))
+            plan.output("residual", op.Sub(plan.seed.score, total_per_sample(op, parts, plan.seed.score)), ("N",))
 
     def _draw(
         self, plan: Plan, terms: list[Term], products: dict[str, ir.Value], gathering: Gathering | None = None
@@ -175,7 +178,7 @@ class FullGradient(Method):
         op, psi = plan.rewriter.op, Psi(self.sign, self.rescale, self.scope)
         total, drawn = None, set[int]()
         layers: dict[ir.Value, list[Layer]] = {}
-        if len(plan.subjects) == 1:
+        if len(plan.subjects) == 1 and wanted(plan, SALIENCY):
             subject = plan.subjects[0]
             drawn = self.chosen(terms)
             total = MapSum(op, subject.value, subject.labels, self.align_corners, self.conserve, gathering)

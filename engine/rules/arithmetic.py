@@ -307,7 +307,7 @@ def clip_bias(op: Builder, node: Primal) -> Sequence[Bias]:
     high = _number(node, 2)
     low_is_zero = _bound(node, 1, -1) is None or _number(node, 1) == 0
     if node.active_count() == 1 and node.active(0) and low_is_zero and high and _bound(node, 2, 1) is not None:
-        held = forms.at_least(op, node.y, high)
+        held = forms.reached(op, node.y, node.x(2), high)
         held.shape = node.y.shape
         return [Bias(held, "implicit", factor=high)]
     makers = (_inside, _at_low, _at_high)

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import jsonable
 from onnxplain.engine.method import Plan, Subject
 from onnxplain.engine.rewrite import Rewriter, Seed
@@ -23,7 +24,12 @@ GRADIENT, ADJOINT = "gradient", "adjoint"
 
 
 def ship_adjoints(
-    rewriter: Rewriter, subjects: Sequence[Subject], seed: Seed, output: str | None, facts: Mapping[str, Any]
+    rewriter: Rewriter,
+    subjects: Sequence[Subject],
+    seed: Seed,
+    output: str | None,
+    facts: Mapping[str, Any],
+    results: Sequence[str] | None = None,
 ) -> ir.Model:
     """The model's outputs, ``gradient`` (with the input's name where there are several) and ``adjoint/TENSOR``.
 
@@ -33,7 +39,15 @@ def ship_adjoints(
         seed: The explained scalar.
         output: Name of the explained output.
         facts: What the file says about itself.
+        results: What a method's file would return; here there is nothing to choose.
+
+    Raises:
+        OptionError: ``results`` are given.
     """
+    if results is not None:
+        raise OptionError(
+            "results choose from what a method returns; a file of adjoints has all of them; leave one out"
+        )
     plan = Plan(rewriter, seed, list(subjects), output_name=output)
     gradients = plan.gradients()
     assert plan.adjoints is not None

@@ -18,11 +18,9 @@ from onnxplain.engine.explanation import jsonable
 from onnxplain.engine.method import Method, Plan, Subject
 from onnxplain.engine.rewrite import Rewriter, Seed
 from onnxplain.engine.shipping.compact import compact
+from onnxplain.engine.shipping.results import ATTRIBUTION, RESULTS, SALIENCY, want, wanted
 from onnxplain.engine.shipping.spelling import spell
 from onnxplain.engine.shipping.staging import STAGING, Staging
-
-#: What a method's keys are called in the file.
-ATTRIBUTION, SALIENCY, RESIDUAL = "attribution", "saliency", "residual"
 
 
 class ShippedPlan(Plan):
@@ -42,6 +40,7 @@ def ship(
     output: str | None,
     facts: Mapping[str, Any],
     staging: Staging | None = None,
+    results: Sequence[str] | None = None,
 ) -> ir.Model:
     """Let the method add itself to the graph, and finish it.
 
@@ -53,21 +52,24 @@ def ship(
         output: Name of the explained output.
         facts: What the file says about itself beside the method and its options.
         staging: How points of paths and noisy copies are evaluated; as the memory allows by default.
+        results: What of attribution, saliency and residual the file returns; all that the method has by default.
 
     Raises:
-        OptionError: The method cannot be shipped.
+        OptionError: The method cannot be shipped, or has not got what is asked for.
     """
     plan = ShippedPlan(rewriter, seed, list(subjects), output_name=output)
     plan.memo[STAGING] = staging if staging is not None else Staging()
+    want(plan, results)
     method.ship(plan)
     found = {k.partition("/")[2]: v for k, v in plan.values.items() if k.startswith(f"{ATTRIBUTION}/")}
     if not found:
         raise OptionError(f"method '{method.name}' makes no attribution inside the graph; see 'onnxplain methods'")
-    for name, value in found.items():
-        rewriter.add_output(ATTRIBUTION if len(found) == 1 else f"{ATTRIBUTION}/{name}", value)
-    for key in (SALIENCY, RESIDUAL):
-        if key in plan.values:
-            rewriter.add_output(key, plan.values[key])
+    for name in RESULTS:
+        values = found if name == ATTRIBUTION else {name: plan.values[name]} if name in plan.values else {}
+        if results is not None and wanted(plan, name) and not values:
+            raise OptionError(f"method '{method.name}' has no {name}; leave it out of results")
+        for key, value in values.items() if wanted(plan, name) else ():
+            rewriter.add_output(f"{name}/{key}" if len(values) > 1 else name, value)
     metadata = {
         "onnxplain.method": method.name,
         "onnxplain.options": json.dumps(jsonable(method.options())),
