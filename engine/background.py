@@ -7,6 +7,7 @@ references are as strong as the sample that they are for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -122,29 +123,50 @@ def _checked(arrays: dict[str, Array], run: Run) -> dict[str, Array]:
     return rows
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """What :class:`Draws` draws, all at once.
+
+    Attributes:
+        alphas: ``[count]``.
+        rows: ``[count]``: which background sample.
+        references: Per subject ``[count, ...]``: what a synthetic reference is made of; none for others.
+        noise: Unit noise per subject, ``[count, ...]``; none without noise.
+    """
+
+    alphas: Array
+    rows: Array
+    references: dict[str, Array]
+    noise: dict[str, Array]
+
+
 def draw_numbers(
-    seed: int, count: int, rows: int, shapes: Mapping[str, tuple[int, ...]], *, noisy: bool
-) -> tuple[Array, Array, dict[str, Array]]:
-    """The numbers that :class:`Draws` draws for a background of given samples, all at once.
+    seed: int, count: int, rows: int, shapes: Mapping[str, tuple[int, ...]], *, noisy: bool, kind: str = ""
+) -> Numbers:
+    """The numbers that :class:`Draws` draws, in the same order.
 
     Args:
         seed: Of the draws.
         count: How many.
-        rows: Number of background samples.
+        rows: Number of background samples; 0 for synthetic ones.
         shapes: Of one sample, per subject.
         noisy: Whether noise is drawn.
-
-    Returns:
-        Alphas ``[count]``, rows ``[count]``, and unit noise ``[count, ...]`` per subject (none without noise).
+        kind: One of `SYNTHETIC`, or empty.
     """
-    alphas, chosen = np.empty(count), np.empty(count, dtype=np.int64)
+    alphas, chosen = np.empty(count), np.zeros(count, dtype=np.int64)
+    references = {n: np.empty((count, *shape)) for n, shape in shapes.items()} if kind else {}
     noise = {n: np.empty((count, *shape)) for n, shape in shapes.items()} if noisy else {}
     for draw in range(count):
         rng = generator(seed, draw)
-        alphas[draw], chosen[draw] = rng.random(), int(rng.integers(rows))
-        for name, table in noise.items():
-            table[draw] = rng.standard_normal(shapes[name])
-    return alphas, chosen, noise
+        alphas[draw] = rng.random()
+        if rows:
+            chosen[draw] = int(rng.integers(rows))
+        for name, shape in shapes.items():
+            if kind:
+                references[name][draw] = rng.random(shape) if kind == "uniform" else rng.standard_normal(shape)
+            if noisy:
+                noise[name][draw] = rng.standard_normal(shape)
+    return Numbers(alphas, chosen, references, noise)
 
 
 def read_background(path: FilePath, names: list[str]) -> dict[str, Array]:

@@ -39,7 +39,7 @@ def carried(
     """
     kind, _, value = spec.partition(":")
     if kind == "token":
-        names = token_inputs(model) & set(feeds)
+        names = token_inputs(model.graph) & set(feeds)
         if not names or not value.lstrip("-").isdigit():
             raise OptionError(
                 f"baseline '{spec}' is not possible: "
@@ -50,15 +50,16 @@ def carried(
     floats = [n for n, a in feeds.items() if n in batched and a.dtype.kind == "f"]
     if not floats:
         raise OptionError(f"baseline '{spec}' is not possible: the model has no float input; write token:0 for a token")
-    meant: str | float = float(value) if _is_number(value) else value
+    number = as_number(value)
+    meant: str | float = value if number is None else number
     sets = {n: make_baselines(meant, feeds[n], input_labels(values[n])) for n in floats}
     return [{**feeds, **{n: one[i] for n, one in sets.items()}} for i in range(len(sets[floats[0]]))]
 
 
-def token_inputs(model: ir.Model) -> set[str]:
+def token_inputs(graph: ir.Graph) -> set[str]:
     """Graph inputs from which the largest embedding lookup gets its indices."""
     found: set[str] = set()
-    queue = [indices_of(node) for node in lookups(model.graph)[:1]]
+    queue = [indices_of(node) for node in lookups(graph)[:1]]
     while queue:
         value = queue.pop()
         node = value.producer() if value is not None else None
@@ -74,8 +75,10 @@ def token_inputs(model: ir.Model) -> set[str]:
     return found
 
 
-def _is_number(text: str) -> bool:
+def as_number(text: str) -> float | None:
+    """The finite number that a text is, or None."""
     try:
-        return bool(np.isfinite(float(text)))
+        number = float(text)
     except ValueError:
-        return False
+        return None
+    return number if np.isfinite(number) else None

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from command_line import token_model
 from smooth_models import smooth_picture_net, smooth_table_net
 from tiny_transformers import vision_transformer
 
@@ -29,8 +30,8 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "blur_ig": [{"steps": 6, "sigma": 3.0}, {"steps": 6, "square_root": True}],
     "deepshap": [{}, {"background": BACKGROUND}, {"background": ["blur", "mean"]}],
     "deeplift": [{}, {"rule": "reveal_cancel", "baseline": "blur"}],
-    "expected_gradients": [{"draws": 6, "background": BACKGROUND}],
-    "gradient_shap": [{"draws": 6, "background": BACKGROUND}],
+    "expected_gradients": [{"draws": 6, "background": b} for b in (BACKGROUND, "noise", ["zero", "blur"])],
+    "gradient_shap": [{"draws": 6, "background": b} for b in (BACKGROUND, "uniform", "noise:2")],
     "guided_ig": [{"steps": 8}, {"steps": 5, "fraction": 0.1, "max_dist": 0.3, "baseline": ["mean", "zero"]}],
     "idgi": [{"steps": 5}, {"steps": 5, "path": "guided"}, {"steps": 5, "path": "blur", "sigma": 3.0}],
     "integrated_gradients": [STEPS, {**STEPS, "baseline": "noise:2"}, {**STEPS, "baseline": ["blur", 0.3]}],
@@ -51,6 +52,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"draws": 3, "around": "gradcam", "kind": "square"},
         {"draws": 2, "around": "guided_ig", "inner": {"steps": 4}},
         {"draws": 2, "around": "smoothgrad", "inner": {"draws": 3}},
+        {"draws": 2, "around": "expected_gradients", "inner": {"draws": 3}},
         {"draws": 2, "around": "rise", "inner": {"draws": 5}},
         {"draws": 2, "around": "score_cam"},
     ],
@@ -227,3 +229,42 @@ def test_superpixels_stay_outside(tmp_path: Path) -> None:
     for method in ("lime", "kernel_shap"):
         with pytest.raises(OptionError, match="superpixels are found in each picture"):
             ox.compile(proto, method=method, players="slic:9").save(tmp_path / "e.onnx")
+
+
+@pytest.mark.parametrize("baseline", ["token:0", "token:3", "mean"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("integrated_gradients", STEPS), ("guided_ig", {"steps": 4}), ("kernel_shap", {}), ("rise", {"draws": 20})],
+)
+def test_embeddings_of_tokens(method: str, options: dict[str, Any], baseline: str, tmp_path: Path) -> None:
+    """What is attributed to lies inside of the model; its baseline is what the model makes of other tokens."""
+    explainer = ox.compile(token_model(), method=method, threads=1, baseline=baseline, **options)
+    feeds = {"ids": np.array([[1, 2, 3, 4, 5], [0, 1, 0, 1, 2]], np.int64)}
+    found = run(explainer.save(tmp_path / "e.onnx"), {**feeds, "target": np.array([0, 2])})
+    e = explainer(feeds, target=[0, 2])
+    (expected,) = e.attributions.values()
+    near(found["attribution"], expected, TOLERANCES.get(method, TOLERANCE))
+
+
+@pytest.mark.parametrize("baseline", ["input:zero", "input:0.5", "input:noise:2", ["input:mean", "zero"]], ids=str)
+def test_inner_tensors_from_baselines_of_the_input(baseline: Any, tmp_path: Path) -> None:
+    proto, x = smooth_picture_net()
+    explainer = ox.compile(proto, method="integrated_gradients", wrt="p1", threads=1, baseline=baseline, **STEPS)
+    found = run(explainer.save(tmp_path / "e.onnx"), {"x": x, "target": np.array(TARGETS)})
+    e = explainer(x, target=TARGETS)
+    near(found["attribution"], e.attributions["p1"], TOLERANCE)
+    assert e.residual is not None
+    np.testing.assert_allclose(found["residual"], e.residual.absolute, atol=1e-5)
+
+
+def test_baselines_of_the_input_are_for_inner_tensors(tmp_path: Path) -> None:
+    proto, _ = smooth_picture_net()
+    for wrt, baseline, words in (
+        (None, "input:zero", "is for inner tensors"),
+        ("p1", "token:0", "the model has no input of that kind"),
+        (None, {"z": "zero"}, r"baseline names \['z'\]"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            ox.compile(proto, method="integrated_gradients", wrt=wrt, baseline=baseline).save(tmp_path / "e.onnx")
+    with pytest.raises(OptionError, match="write token:0"):
+        ox.compile(token_model(), method="integrated_gradients", baseline="token:x").save(tmp_path / "e.onnx")
