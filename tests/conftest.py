@@ -10,6 +10,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the oldest runtime does not do is known by name."""
+    from oldest_runtime import mark
+
+    mark(items)
+
+
 @pytest.fixture
 def det_without_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Det as an operator that nobody wrote a rule for, for tests of what is then said."""
