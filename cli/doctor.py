@@ -34,6 +34,7 @@ OPTIONAL = {
     "skl2onnx": ("scikit-learn exports", "onnxplain[sklearn]", "1.20"),
     "transformers": ("Hugging Face exports", "onnxplain[huggingface]", "5.23"),
     "safetensors": (".safetensors files", "onnxplain[huggingface]", "0.8"),
+    "tokenizers": ("--text", "onnxplain[text]", "0.23"),
     "jax2onnx": ("JAX exports", "jax2onnx", "0.17"),
     "flax": ("JAX exports", "flax", "0.12"),
 }

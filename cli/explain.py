@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from onnxplain.cli import options as o
 from onnxplain.cli.application import app
 from onnxplain.cli.console import progress, show_json
 from onnxplain.cli.literals import options_of, target_of
+from onnxplain.engine.errors import InputError
 
 if TYPE_CHECKING:
     from onnxplain.cli.outputs import Destination
@@ -46,14 +48,20 @@ class Request:
     tolerant: bool = False
     custom_ops: list[Path] | None = None
     needed: bool = True
+    texts: Sequence[str] = ()
 
 
 @app.command()
 def explain(
     model: o.ModelFile,
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUTS...", help="Pictures, folders, .npy or .npz.", show_default=False)
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="INPUTS...", help="Pictures, folders, .npy or .npz.", show_default=False),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="TEXT", help="A text, cut into tokens by --tokens. May be repeated."),
+    ] = None,
     method: o.Method = None,
     option: o.MethodOption = None,
     target: o.TargetText = None,
@@ -89,7 +97,12 @@ def explain(
     labels: o.Labels = None,
     tokens: Annotated[
         Path | None,
-        typer.Option("--tokens", metavar="FILE", rich_help_panel=o.RESULT, help="Vocabulary that names token ids."),
+        typer.Option(
+            "--tokens",
+            metavar="FILE",
+            rich_help_panel=o.RESULT,
+            help="tokenizer.json or its folder; to name ids, any vocabulary.",
+        ),
     ] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -100,15 +113,17 @@ def explain(
     """  # fmt: skip
     from onnxplain.cli.outputs import destinations
 
+    if not inputs and not text:
+        raise InputError("there is nothing to explain; give INPUTS (pictures, folders, .npy or .npz), or --text")
     names = list(dict.fromkeys(method or ["fullgrad"]))
     how: dict[str, Any] = {} if quantisation is None else {"quantisation": quantisation}
     how |= {"output": output, "head": head, "wrt": wrt or None, "seed": seed}
     knobs = {"size": size, "mean": mean, "std": std, "scale": scale, "layout": layout, "channel_order": channel_order}
     request = Request(
-        model=model, inputs=inputs, methods=options_of(option or [], names), target=target, preset=preprocess,
+        model=model, inputs=inputs or [], methods=options_of(option or [], names), target=target, preset=preprocess,
         knobs=knobs, labels=labels, tokens=tokens, key=key, rows=rows, wanted=destinations(out or []),
         provider=provider, threads=threads, how=how | ({} if memory is None else {"memory_mib": memory}),
-        custom_ops=custom_ops or None,
+        custom_ops=custom_ops or None, texts=text or [],
     )  # fmt: skip
     answer(request, strict=strict, as_json=as_json, quiet=quiet)
 
@@ -137,7 +152,8 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
     from onnxplain.cli.figures import DRAWN
     from onnxplain.cli.outputs import check_not_input, check_possible
     from onnxplain.cli.results import Results, check_labels, kind_of, run_methods
-    from onnxplain.cli.samples import Reader, declared_preprocessing, read_vocabulary
+    from onnxplain.cli.samples import Reader, declared_preprocessing
+    from onnxplain.cli.texts import read_vocabulary
     from onnxplain.engine.method import create
     from onnxplain.engine.targets import as_targets
 
@@ -153,8 +169,8 @@ def run(request: Request) -> tuple[Results, Samples, tuple[str | None, ...]]:
     vocabulary = read_vocabulary(request.tokens) if request.tokens is not None else {}
     target = target_of(request.target, labels)
     layout = layout_of(preprocessing, request.knobs)
-    reader = Reader(model, preprocessing, layout, request.key, request.rows)
-    samples = reader.read(request.inputs)
+    reader = Reader(model, preprocessing, layout, request.key, request.rows, request.tokens)
+    samples = reader.read(request.inputs, request.texts)
     kind = kind_of(model, samples, request.how.get("wrt"))
     if not request.needed and kind not in DRAWN:
         request.wanted.clear()

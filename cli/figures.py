@@ -193,7 +193,7 @@ def _tokens(results: Results, samples: Samples, column: Column, place: int, axes
     explanation, row = column.of(place)
     values = _map(explanation, row, "tokens")
     return figure_tokens(
-        position_names(results, place, len(values)), values, signed=explanation.signed, scheme="words",
+        position_names(results, place, len(values)), values, signed=explanation.signed, scheme="auto",
         title=results.samples[place].name, caption=caption_text(**_caption(results, column, place)),
         note=_warning(explanation, row), metadata=_metadata(results, [place], [column]),
     )  # fmt: skip

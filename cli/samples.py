@@ -6,7 +6,7 @@ every complaint about a value names the file it came from; samples keep the orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,21 +94,31 @@ class Reader:
         layout: ``auto``, ``channels_first`` or ``channels_last``, for showing arrays as pictures.
         key: Which array of an ``.npz`` feeds a model of one input.
         rows: Which rows of array files to take; all by default.
+        tokens: The tokeniser's file or folder, for texts.
     """
 
-    def __init__(self, model: Any, preprocessing: Any, layout: str, key: str | None, rows: str | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        preprocessing: Any,
+        layout: str,
+        key: str | None,
+        rows: str | None,
+        tokens: Path | None = None,
+    ) -> None:
+        self.tokens = tokens
         self.model, self.preprocessing, self.layout, self.key, self.rows = model, preprocessing, layout, key, rows
         self.declared: dict[str, tuple[Any, Any]] = model.declared()
 
-    def read(self, paths: Sequence[Path]) -> Samples:
-        """Read everything.
+    def read(self, paths: Sequence[Path], texts: Sequence[str] = ()) -> Samples:
+        """Read everything: what lies at ``paths``, and ``texts`` as they stand.
 
         Raises:
             InputError: Something is missing, unreadable, or does not fit the model.
         """
         from onnxplain.engine.inputs import gather_inputs
 
-        items = gather_inputs(paths)
+        items = gather_inputs(paths) if paths or not texts else []
         if any(item.kind == "picture" for item in items):
             self._pictures_possible()
         result = Samples([], [])
@@ -126,6 +136,11 @@ class Reader:
             # A model of several inputs may have some without a batch axis, which cannot be joined.
             key = (len(groups),) if len(self.declared) > 1 else tuple(a.shape[1:] for a in feeds.values())
             groups.setdefault(key, []).append((feeds, range(first, len(result.samples))))
+        for name, feeds in self._texts(texts):
+            ids, place = self._ids(feeds), len(result.samples)
+            result.samples.append(Sample(name, Path(name), None, ids[0] if ids is not None else None))
+            key = tuple(a.shape[1:] for a in feeds.values())  # all inputs are of the text, and have its batch
+            groups.setdefault(key, []).append((feeds, range(place, place + 1)))
         result.batches = [self._joined(members) for members in groups.values()]
         return result
 
@@ -146,6 +161,15 @@ class Reader:
         from onnxplain.engine.inputs import validate_feeds
 
         return validate_feeds(feeds, self.declared)
+
+    def _texts(self, texts: Sequence[str]) -> Iterator[tuple[str, dict[str, Array]]]:
+        """Each text with a name for it."""
+        from onnxplain.cli.texts import Tokeniser
+
+        tokeniser = Tokeniser(self.tokens, self.declared) if texts else None
+        for number, text in enumerate(texts, 1):
+            if tokeniser is not None:
+                yield "text" if len(texts) == 1 else f"text {number}", self._checked(tokeniser.feeds(text))
 
     # ----- pictures -------------------------------------------------------------------------------
 
@@ -260,24 +284,3 @@ def stretched(pixels: Array) -> Array:
     low, high = float(values.min()), float(values.max())
     grey = np.rint((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(grey, (*grey.shape[:2], 3)))
-
-
-def read_vocabulary(path: Path) -> dict[int, str]:
-    """Token by id: JSON (token -> id, or a list), or a text file with one token a line.
-
-    Raises:
-        InputError: The file cannot be read, or is none of these.
-    """
-    import json
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"vocabulary '{path}' cannot be read: {reason}; give JSON (token -> id) or lines") from None
-    if isinstance(content, dict) and all(isinstance(i, int) for i in content.values()):
-        return {int(i): str(token) for token, i in content.items()}
-    if isinstance(content, list):
-        return {i: str(token) for i, token in enumerate(content)}
-    raise InputError(f"vocabulary '{path}' is neither a list of tokens nor an object token -> id; write one of the two")
