@@ -80,9 +80,9 @@ def cast_like(op: Builder, value: ir.Value, like: ir.Value) -> ir.Value:
     """``value`` in the type of ``like``; itself where it has it already."""
     if value.dtype is not None and value.dtype == like.dtype:
         return value
-    if like.dtype is None:
-        return op.CastLike(value, like)
-    return op.Cast(value, to=like.dtype.value)
+    result = op.CastLike(value, like) if like.dtype is None else op.Cast(value, to=like.dtype.value)
+    result.shape = value.shape
+    return result
 
 
 def widened(op: Builder, value: ir.Value) -> ir.Value:
@@ -107,7 +107,8 @@ def pad_axis(op: Builder, value: ir.Value, axis: int, before: int, after: int) -
     return op.Pad(value, [before, after], None, [axis])
 
 
-def total_per_sample(op: Builder, values: Sequence[ir.Value]) -> ir.Value:
-    """Sum over all elements of each sample, over all values: ``[N]``."""
+def total_per_sample(op: Builder, values: Sequence[ir.Value], like: ir.Value | None = None) -> ir.Value:
+    """Sum over all elements of each sample, over all values: ``[N]``, in the type of ``like`` (the first one's)."""
     sums = [op.ReduceSum(op.Flatten(v, axis=1), [1], keepdims=0) for v in values]
+    sums = [cast_like(op, v, like if like is not None else values[0]) for v in sums]
     return sums[0] if len(sums) == 1 else op.Sum(*sums)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.canonical import canonicalise
-from onnxplain.engine.graph.embeddings import lookups
+from onnxplain.engine.graph.embeddings import conversions, lookups
 from onnxplain.engine.graph.model import ModelSource, SourceModel, read_model
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.passes.fold_batch_normalization import FoldBatchNormalizationPass
@@ -128,8 +128,9 @@ class Model:
         return result
 
     def embeddings(self) -> list[str]:
-        """Results of embedding lookups, of integers in a table; the largest table first."""
-        return [node.outputs[0].name or "" for node in lookups(self.canonical.graph)]
+        """Where integers become floats: results of embedding lookups, the largest table first; else of casts of pixels."""
+        graph = self.canonical.graph
+        return [node.outputs[0].name or "" for node in lookups(graph) or conversions(graph)]
 
     def summary(self) -> str:
         """A few lines: inputs, outputs, operators, opset."""

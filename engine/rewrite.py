@@ -28,6 +28,7 @@ from onnxplain.engine.graph.passes.widen import HALVES
 from onnxplain.engine.graph.shadow import SHADOW, add_shadow
 from onnxplain.engine.graph.shapes import dims, is_float
 from onnxplain.engine.heads import Head, explained_value
+from onnxplain.engine.layout import cast_like
 
 TargetKind = Literal["index", "rank", "weights", "cosine", "distance"]
 
@@ -290,7 +291,9 @@ class Rewriter:
         if "OneHot" in op.lacks and "Equal" not in op.lacks:
             classes = op.Range(op.constant(0, ir.DataType.INT64), depth, op.constant(1, ir.DataType.INT64))
             return indicator(op, op.Equal(op.Unsqueeze(index, [-1]), classes), flat)
-        return op.OneHot(index, depth, op.constant([0.0, 1.0], flat.dtype), axis=-1)
+        # onnxruntime has it on the CPU for one float type only.
+        found = op.OneHot(index, depth, op.constant([0.0, 1.0], ir.DataType.FLOAT), axis=-1)
+        return cast_like(op, found, flat)
 
     def backward(self, seed: Seed, wanted: Sequence[ir.Value], lookup: Lookup = gradients) -> Adjoints:
         """Append the reverse sweep from ``seed`` to the wanted values."""

@@ -17,6 +17,7 @@ from onnxplain.engine.errors import OptionError, UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.names import describe
 from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.layout import cast_like
 from onnxplain.engine.places import Labels, find_places, spatial_axes
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.rules.table import BIAS, Bias, BiasKind, BiasRule, Entry
@@ -67,9 +68,9 @@ class Term:
         return self.unfolding is not None
 
     def total(self, op: Builder) -> ir.Value:
-        """Emit ``<a, c>`` per sample, ``[N, 1]``."""
+        """Emit ``<a, c>`` per sample, ``[N, 1]``, in the attributed tensor's type: a model may have several."""
         result = per_sample(op, self.adjoint, self.bias, self.samples, self.source)
-        return result if self.factor == 1.0 else op.Mul(result, self.factor)
+        return cast_like(op, result if self.factor == 1.0 else op.Mul(result, self.factor), self.source)
 
     @property
     def samples(self) -> SampleAxis | None:
@@ -90,7 +91,8 @@ class Term:
         """Emit what of the term has a place, ``[N, 1]``; None where that is all or nothing of it."""
         if self.unfolding is None or not self.unfolding.partial:
             return None
-        return op.ReduceSum(op.Flatten(self.unfolding.apply(op, self.product(op)), axis=1), [1], keepdims=1)
+        placed = op.ReduceSum(op.Flatten(self.unfolding.apply(op, self.product(op)), axis=1), [1], keepdims=1)
+        return cast_like(op, placed, self.source)
 
 
 def bias_terms(

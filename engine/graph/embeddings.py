@@ -1,7 +1,8 @@
-"""Finds where integers become vectors: embedding lookups, in the two forms in which models have them.
+"""Finds where integers become floats: embedding lookups, in the two forms in which models have them, and pixels.
 
 1. Gather of rows of a constant table;
-2. a product with the constant table, of what is one where an integer equals a constant and zero elsewhere (one-hot).
+2. a product with the constant table, of what is one where an integer equals a constant and zero elsewhere (one-hot);
+3. a model's one integer input that is cast to floats as it is, or dequantised: a picture of bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ from onnxplain.engine.graph.shapes import Dim, constant, dims, is_float, rank
 #: Operators that do not change what is one and what is zero.
 _KEEPING = {"Cast", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Expand", "Flatten", "Transpose"}
 
+#: Operators that make floats of integers, number by number, and those that only move numbers.
+_CONVERTING = {"Cast", "CastLike", "DequantizeLinear"}
+_MOVING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"}
+_INTEGERS = frozenset(
+    {
+        *(ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16, ir.DataType.UINT32),
+        *(ir.DataType.INT32, ir.DataType.UINT64, ir.DataType.INT64, ir.DataType.BOOL),
+    }
+)
+
 
 def lookups(graph: Iterable[ir.Node]) -> list[ir.Node]:
     """The nodes that look up, the largest table first."""
@@ -24,6 +35,23 @@ def lookups(graph: Iterable[ir.Node]) -> list[ir.Node]:
         if table is not None:
             found.append(((dims(table) or (0,))[0], node))
     return [node for _, node in sorted(found, key=lambda f: -(f[0] if isinstance(f[0], int) else 0))]
+
+
+def conversions(graph: ir.Graph) -> list[ir.Node]:
+    """The nodes that make floats of the one integer input; none where there are several (ids and masks)."""
+    inputs = [v for v in graph.inputs if dims(v) != ()]
+    if len(inputs) != 1 or inputs[0].dtype not in _INTEGERS:
+        return []
+    found, queue = [], [inputs[0]]
+    while queue:
+        for node in dict.fromkeys(queue.pop(0).consumers()):
+            if node.graph is not graph or node.domain:
+                continue
+            if node.op_type in _CONVERTING and is_float(node.outputs[0]):
+                found.append(node)
+            elif node.op_type in _MOVING:
+                queue.append(node.outputs[0])
+    return found
 
 
 def indices_of(node: ir.Node) -> ir.Value | None:

@@ -68,7 +68,7 @@ class DifferenceMethod(Direct):
             results.append(self._contributions(plan, start))
         found = {s.name: mean(op, [f[s.name] for f, _ in results]) for s in plan.subjects}
         change = op.Sub(plan.seed.score, mean(op, [low for _, low in results]))
-        plan.output("residual", op.Sub(change, total_per_sample(op, list(found.values()))), ("N",))
+        plan.output("residual", op.Sub(change, total_per_sample(op, list(found.values()), change)), ("N",))
         deliver(plan, found, self.reduction)
 
     def _contributions(self, plan: Plan, start: Mapping[str, ir.Value]) -> tuple[dict[str, ir.Value], ir.Value]:

@@ -166,7 +166,7 @@ class LayerwiseRelevance(ComposedMethod):
         op = plan.rewriter.op
         parts = [plan.values[f"attribution/{s.name}"] for s in plan.subjects]
         parts += [plan.values["absorbed"]] if "absorbed" in plan.values else []
-        arrived = total_per_sample(op, parts)
+        arrived = total_per_sample(op, parts, plan.seed.score)
         begun = op.Add(op.Mul(plan.seed.score, 0.0), 1.0) if self._begins_with_one else plan.seed.score
         plan.output("residual", op.Sub(begun, arrived), ("N",))
 

@@ -24,6 +24,7 @@ from onnxplain.engine.backward import gradients
 from onnxplain.engine.broadcast import unbroadcast
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.captures import operands
+from onnxplain.engine.layout import cast_like
 from onnxplain.engine.propagation.gates import live_factors
 from onnxplain.engine.propagation.layers import WEIGHTED, factors
 from onnxplain.engine.propagation.ledger import Entry as Absorbed
@@ -258,6 +259,13 @@ def pass_on(op: Builder, node: Primal, *relevance: ir.Value | None) -> Sequence[
     assert arriving is not None
     active = [i for i in DATA.get(node.op_type, range(len(node.inputs))) if node.active(i)][:1]
     return given(node, {i: unbroadcast(op, arriving, node.x(i), node.y) for i in active})
+
+
+def converted(op: Builder, node: Primal, *relevance: ir.Value | None) -> Sequence[Contribution]:
+    """R_in = R, in the operand's own type."""
+    arriving = relevance[0]
+    assert arriving is not None
+    return given(node, {0: cast_like(op, arriving, node.x())})
 
 
 def structural(op: Builder, node: Primal, *relevance: ir.Value | None) -> Sequence[Contribution]:

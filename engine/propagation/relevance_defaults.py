@@ -18,6 +18,7 @@ from onnxplain.engine.propagation.relevance import (
     DATA,
     RelevanceRule,
     Settings,
+    converted,
     epsilon_rule,
     log_sum_rule,
     pass_on,
@@ -100,7 +101,8 @@ def _scattering(settings: Settings) -> RelevanceRule:
 def default_table(settings: Settings) -> Table[GradientRule]:
     """The rules of relevance for all operators, as ``settings`` have them."""
     table: Table[GradientRule] = Table("relevance")
-    table.add(pass_on, *sorted(ELEMENTWISE), "Div")
+    table.add(pass_on, *sorted(ELEMENTWISE - {"Cast", "CastLike"}), "Div")
+    table.add(converted, "Cast", "CastLike")
     table.add(epsilon_rule(settings), *sorted(LINEAR))
     table.add(structural, *sorted(MOVERS - {"ScatterElements", "ScatterND"}))
     table.add(_scattering(settings), "ScatterElements", "ScatterND")
