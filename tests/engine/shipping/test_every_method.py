@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 from command_line import token_model
+from shipped_methods import CASES, STEPS, TARGETS, network, tolerance_of
 from smooth_models import smooth_picture_net, smooth_table_net
-from tiny_transformers import vision_transformer
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
@@ -20,76 +20,6 @@ from onnxplain.engine.method import METHODS
 from onnxplain.engine.shipping.opsets import NEWEST_OPSET
 
 Array = np.ndarray[Any, Any]
-BACKGROUND = np.random.default_rng(0).normal(size=(4, 2, 12, 10)).astype(np.float32)
-TARGETS = [2, 0, 2]  # class activation maps of class 2 have positive places on the small networks
-STEPS: dict[str, Any] = {"steps": 6, "tolerance": None}
-
-#: Options per method; one that is not named is written with those of a first look (`quick`). The method has to be
-#: shown as it is used: with more than its defaults where they leave ways untrodden.
-CASES: dict[str, list[dict[str, Any]]] = {
-    "blur_ig": [{"steps": 6, "sigma": 3.0}, {"steps": 6, "square_root": True}],
-    "deepshap": [{}, {"background": BACKGROUND}, {"background": ["blur", "mean"]}],
-    "deeplift": [{}, {"rule": "reveal_cancel", "baseline": "blur"}],
-    "expected_gradients": [{"draws": 6, "background": b} for b in (BACKGROUND, "noise", ["zero", "blur"])],
-    "gradient_shap": [{"draws": 6, "background": b} for b in (BACKGROUND, "uniform", "noise:2")],
-    "guided_ig": [{"steps": 8}, {"steps": 5, "fraction": 0.1, "max_dist": 0.3, "baseline": ["mean", "zero"]}],
-    "idgi": [{"steps": 5}, {"steps": 5, "path": "guided"}, {"steps": 5, "path": "blur", "sigma": 3.0}],
-    "integrated_gradients": [STEPS, {**STEPS, "baseline": "noise:2"}, {**STEPS, "baseline": ["blur", 0.3]}],
-    "internal_influence": [{"steps": 5}, {"steps": 5, "layer": "a1", "quadrature": "trapezoid"}],
-    "kernel_shap": [{"draws": 160}, {"players": "grid:3", "baseline": ["zero", "mean"]}],
-    "layer_conductance": [STEPS, {**STEPS, "layer": "a1", "reduction": "l2"}, {**STEPS, "layer": "f"}],
-    "lime": [{"players": "grid:3", "draws": 30}],
-    "neuron_conductance": [STEPS, {**STEPS, "neuron": 3}, {**STEPS, "layer": "a1", "neuron": [-1, 2], "baseline": 0.2}],
-    "occlusion": [{}, {"window": [5, 3], "stride": 4, "average": False, "value": "mean"}, {"window": 4, "per_channel": True}],
-    "rise": [{"draws": 12}, {"draws": 12, "cells": 3, "keep": 0.5, "baseline": "mean"}],
-    "score_cam": [{}, {"channels": 3}, {"layer": "a1", "weights": "increase", "align_corners": True, "relu": False}],
-    "shapley_sampling": [{"permutations": 2}, {"permutations": 2, "antithetic": True, "players": "patches:5"}],
-    "smooth_fullgrad": [{"draws": 3}, {"draws": 3, "sign": "signed", "rescale": "max", "scope": "channel"}],
-    "smoothed": [
-        {"draws": 3, "kind": "variance"},
-        {"draws": 3, "around": "integrated_gradients", "inner": STEPS},
-        {"draws": 3, "around": "fullgrad"},
-        {"draws": 3, "around": "gradcam", "kind": "square"},
-        {"draws": 2, "around": "guided_ig", "inner": {"steps": 4}},
-        {"draws": 2, "around": "smoothgrad", "inner": {"draws": 3}},
-        {"draws": 2, "around": "expected_gradients", "inner": {"draws": 3}},
-        {"draws": 2, "around": "rise", "inner": {"draws": 5}},
-        {"draws": 2, "around": "score_cam"},
-    ],
-}  # fmt: skip
-
-#: Methods for networks of another kind than the smooth one.
-NETWORKS = {
-    "deconvnet": "Relu",
-    "guided_backprop": "Relu",
-    "guided_gradcam": "Relu",
-    "rectgrad": "Relu",
-    "attention_gradient": "attention",
-    "attention_rollout": "attention",
-}
-
-#: Of the largest element. All methods sum up thousands of float32 numbers, the call in float64 and the file in float32;
-#: 1e-5 is what is promised. More where a method divides by what may be nearly zero, or takes small differences of
-#: scores: there rounding of the scores themselves, which both have, is what is seen.
-TOLERANCE = 1e-5
-TOLERANCES = {
-    "deeplift": 5e-5,  # divides by the difference of two activations
-    "deepshap": 5e-5,
-    "lrp": 1e-4,  # divides by activations
-    "occlusion": 3e-5,  # differences of scores of 1, which are 1e-3
-    "kernel_shap": 3e-5,
-    "shapley_sampling": 3e-5,
-    "lime": 3e-5,
-    "smoothed": 3e-5,
-}
-
-
-def network(method: str) -> tuple[onnx.ModelProto, Array]:
-    kind = NETWORKS.get(method, "Tanh")
-    if kind != "attention":
-        return smooth_picture_net(kind)
-    proto, x = vision_transformer()
-    return proto, np.concatenate([x, x * 0.5, -x])[:3].astype(np.float32)
 
 
 def cases() -> list[Any]:
@@ -131,7 +61,7 @@ def test_a_file_gives_the_calls_numbers(method: str, options: dict[str, Any], tm
     targets = np.array(TARGETS)
     found = run(path, {"x": x, "target": targets})
     e = explainer(x, target=TARGETS)
-    tolerance = TOLERANCES.get(method, TOLERANCE)
+    tolerance = tolerance_of(method)
     (expected,) = e.attributions.values()
     near(found["attribution"], expected, tolerance)
     assert (e.saliency is None) == ("saliency" not in found)
@@ -159,7 +89,7 @@ def test_samples_do_not_mix_and_runs_repeat(method: str, options: dict[str, Any]
         alone = opened.run(None, {"x": x[i : i + 1], "target": targets[i : i + 1]})
         for name, one, all_ in zip(names, alone, together, strict=True):
             if name != "residual":  # rounding
-                tolerance = TOLERANCES.get(method, TOLERANCE)
+                tolerance = tolerance_of(method)
                 np.testing.assert_allclose(one[0], all_[i], rtol=0, atol=tolerance * max(np.abs(all_).max(), 1e-9))
 
 
@@ -212,7 +142,7 @@ def test_several_inputs(method: str, options: dict[str, Any], tmp_path: Path) ->
     largest = max(np.abs(a).max() for a in e.attributions.values())
     for name, expected in e.attributions.items():
         got = found["attribution"] if len(e.attributions) == 1 else found[f"attribution/{name}"]
-        np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCES.get(method, TOLERANCE) * largest)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance_of(method) * largest)
     assert "saliency" not in found
 
 
@@ -243,7 +173,7 @@ def test_embeddings_of_tokens(method: str, options: dict[str, Any], baseline: st
     found = run(explainer.save(tmp_path / "e.onnx"), {**feeds, "target": np.array([0, 2])})
     e = explainer(feeds, target=[0, 2])
     (expected,) = e.attributions.values()
-    near(found["attribution"], expected, TOLERANCES.get(method, TOLERANCE))
+    near(found["attribution"], expected, tolerance_of(method))
 
 
 @pytest.mark.parametrize("baseline", ["input:zero", "input:0.5", "input:noise:2", ["input:mean", "zero"]], ids=str)
@@ -252,7 +182,7 @@ def test_inner_tensors_from_baselines_of_the_input(baseline: Any, tmp_path: Path
     explainer = ox.compile(proto, method="integrated_gradients", wrt="p1", threads=1, baseline=baseline, **STEPS)
     found = run(explainer.save(tmp_path / "e.onnx"), {"x": x, "target": np.array(TARGETS)})
     e = explainer(x, target=TARGETS)
-    near(found["attribution"], e.attributions["p1"], TOLERANCE)
+    near(found["attribution"], e.attributions["p1"], 1e-5)
     assert e.residual is not None
     np.testing.assert_allclose(found["residual"], e.residual.absolute, atol=1e-5)
 
