@@ -10,7 +10,6 @@ import typer
 from onnxplain.cli import options as o
 from onnxplain.cli.application import app
 from onnxplain.cli.builds import BuildRequest, compare_two
-from onnxplain.cli.datasets import LIMIT
 from onnxplain.cli.literals import options_of
 
 _BUILDS = "Comparing builds"
@@ -72,13 +71,8 @@ def compare(
             help="Exit code 1 past it: cosine, spearman, overlap, output_max, output_mean, flips; mean. in front.",
         ),
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=0, rich_help_panel=_BUILDS, help="At most N samples; 0: all.")
-    ] = LIMIT,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="NAME", rich_help_panel=_BUILDS, help="Which array of an .npz to take."),
-    ] = None,
+    limit: Annotated[int, o.limit_option(_BUILDS)] = o.LIMIT,
+    key: Annotated[str | None, o.key_option(_BUILDS)] = None,
     labels: o.Labels = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from onnxplain.engine.evaluation.data import Dataset
     from onnxplain.engine.evaluation.scorer import Scorer
 
-#: Samples that are taken unless --limit says otherwise; 0 takes all.
-LIMIT = 100
-
 
 @dataclass
 class Source:

@@ -11,7 +11,6 @@ import typer
 from onnxplain.cli import options as o
 from onnxplain.cli.application import ANSWER_NO, app
 from onnxplain.cli.console import console, progress, show_json, table
-from onnxplain.cli.datasets import LIMIT
 from onnxplain.cli.literals import options_of, target_of, value_of
 
 if TYPE_CHECKING:
@@ -39,23 +38,15 @@ class Outcome:
 @app.command()
 def evaluate(
     model: o.ModelFile,
-    data: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DATA...", help="A folder with a subfolder per class, an .npz, or files.", show_default=False
-        ),
-    ],
+    data: o.Samples,
     method: o.Method = None,
     option: o.MethodOption = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", "-M", metavar="NAME", help="Metric; the usual ones. May be given several times."),
-    ] = None,
+    metric: o.Metric = None,
     metric_option: Annotated[
         list[str] | None,
         typer.Option("--metric-option", metavar="KEY=VALUE", help="Option of a metric, as METRIC.KEY=VALUE."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="At most N samples; 0 for all.")] = LIMIT,
+    limit: o.Limit = o.LIMIT,
     sanity: Annotated[
         bool,
         typer.Option(
@@ -75,10 +66,8 @@ def evaluate(
     scored: Annotated[
         str, typer.Option("--scored", metavar="KIND", help="What metrics score: probability, logit, ...")
     ] = "probability",
-    classes: Annotated[
-        Path | None, typer.Option("--classes", metavar="CSV", help="Classes of a folder's files: path, class.")
-    ] = None,
-    key: Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which array of an .npz to take.")] = None,
+    classes: o.Classes = None,
+    key: o.Key = None,
     preprocess: o.Preprocess = None,
     size: o.Size = None,
     mean: o.Mean = None,

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 _INPUT = "Preprocessing of pictures"
 _RUN = "How it runs"
 RESULT = "What comes out"
+#: Samples that are taken unless --limit says otherwise; 0 takes all.
+LIMIT = 100
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
 
+Samples = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="DATA...", help="A folder with a subfolder per class, an .npz, or files.", show_default=False
+    ),
+]
+Classes = Annotated[
+    Path | None, typer.Option("--classes", metavar="CSV", help="Classes of a folder's files: path, class.")
+]
+
+
+def limit_option(panel: str | None = None) -> Any:
+    """``--limit`` in a panel of the help."""
+    return typer.Option("--limit", metavar="N", min=0, rich_help_panel=panel, help="At most N samples; 0 for all.")
+
+
+def key_option(panel: str | None = None) -> Any:
+    """``--key`` in a panel of the help."""
+    return typer.Option("--key", metavar="NAME", rich_help_panel=panel, help="Which array of an .npz to take.")
+
+
+Limit = Annotated[int, limit_option()]
+Key = Annotated[str | None, key_option()]
+Rows = Annotated[str | None, typer.Option("--rows", metavar="ROWS", help="Rows of arrays: 3, 0:8 or 0,5,7.")]
+
+Metric = Annotated[
+    list[str] | None,
+    typer.Option("--metric", "-M", metavar="NAME", help="Metric; the usual ones. May be given several times."),
+]
 Method = Annotated[
     list[str] | None,
     typer.Option("--method", "-m", metavar="NAME", help="A method of 'onnxplain methods'; may be given several times."),

@@ -10,37 +10,30 @@ import typer
 from onnxplain.cli import options as o
 from onnxplain.cli.application import app
 from onnxplain.cli.console import progress, show_json
-from onnxplain.cli.datasets import LIMIT
 
 if TYPE_CHECKING:
     from onnxplain.cli.datasets import Source
+    from onnxplain.engine.evaluation.agreement import Agreement
     from onnxplain.engine.evaluation.data import Dataset
     from onnxplain.engine.evaluation.page import Shown
+
+#: Methods are compared on so many samples, where there are as many.
+COMPARED = 20
 
 
 @app.command()
 def report(
     model: o.ModelFile,
-    data: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DATA...", help="A folder with a subfolder per class, an .npz, or files.", show_default=False
-        ),
-    ],
+    data: o.Samples,
     method: o.Method = None,
     option: o.MethodOption = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", "-M", metavar="NAME", help="Metric; the usual ones. May be given several times."),
-    ] = None,
+    metric: o.Metric = None,
     sanity: Annotated[bool, typer.Option("--sanity/--no-sanity", help="Sanity checks with verdicts.")] = True,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="At most N samples; 0 for all.")] = LIMIT,
+    limit: o.Limit = o.LIMIT,
     pictures: Annotated[int, typer.Option("--pictures", metavar="N", min=0, help="Samples whose maps are shown.")] = 8,
     title: Annotated[str, typer.Option("--title", metavar="TEXT", help="Heading of the page.")] = "",
-    classes: Annotated[
-        Path | None, typer.Option("--classes", metavar="CSV", help="Classes of a folder's files: path, class.")
-    ] = None,
-    key: Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which array of an .npz to take.")] = None,
+    classes: o.Classes = None,
+    key: o.Key = None,
     output: o.Output = None,
     head: o.Head = None,
     preprocess: o.Preprocess = None,
@@ -75,6 +68,7 @@ def report(
     from onnxplain.engine.errors import OutputError
     from onnxplain.engine.evaluation.evaluate import evaluate
     from onnxplain.engine.evaluation.page import write_page
+    from onnxplain.engine.evaluation.report import plain
     from onnxplain.engine.evaluation.sanity import sanity as check
 
     if out.suffix.lower() not in (".html", ".htm"):
@@ -92,16 +86,17 @@ def report(
     with progress(1) as steps:
         found = evaluate(source.model, samples, metrics=metric, explained_head=head, progress=steps.at, **how)
         checked = check(source.model, samples, head=head, progress=steps.at, **how) if sanity else None
-        shown = samples_shown(source, samples, methods, pictures, output=output, head=head, seed=seed)
-    write_page(out, source.model, found, checked, shown, title)
+        shown, agreement = compared(source, samples, methods, pictures, output=output, head=head, seed=seed)
+    write_page(out, source.model, found, checked, shown[:pictures], title, agreement)
     if as_json:
-        verdicts = {} if checked is None else checked.verdicts
-        show_json({"written": str(out), "bytes": out.stat().st_size, "verdicts": verdicts, "metrics": found.rows()})
+        document = {"written": str(out), "bytes": out.stat().st_size, "metrics": found.rows()}
+        document |= {"verdicts": {} if checked is None else checked.verdicts, "agreement": agreement.rows()}
+        show_json(plain(document))
     elif not quiet:
         typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
-def samples_shown(
+def compared(
     source: Source,
     samples: Dataset,
     methods: dict[str, dict[str, Any]],
@@ -110,26 +105,27 @@ def samples_shown(
     output: str | None,
     head: str | None,
     seed: int,
-) -> list[Shown]:
-    """The first samples with their maps by every method."""
+) -> tuple[list[Shown], Agreement]:
+    """The first samples (at least :data:`COMPARED`) with their maps by every method, and how alike these are."""
+    from onnxplain.engine.evaluation.agreement import measurable, pairwise
     from onnxplain.engine.evaluation.evaluate import explained
     from onnxplain.engine.evaluation.page import Shown
     from onnxplain.engine.evaluation.scorer import Scorer
 
-    if not count:
-        return []
     scorer = Scorer(source.model, output, layout=source.layout)
-    few = samples.subset(slice(count))
+    few = samples.subset(slice(max(count, COMPARED)))
     classes = scorer.classes(few.x)
     shown = [
         Shown(name, _answer(int(c), source.labels), picture)
         for name, c, picture in zip(few.names, classes, few.pictures, strict=True)
     ]
+    maps = {}
     for name, options in methods.items():
         case = explained(source.model, scorer, few, classes, name, options, seed, output, head, source.layout)
+        maps[name] = case.saliency
         for sample, values in zip(shown, case.saliency, strict=True):
             sample.maps[name] = (values, case.signed)
-    return shown
+    return shown, pairwise(maps, measurable(), seed=seed)
 
 
 def _answer(index: int, labels: list[str] | None) -> str:

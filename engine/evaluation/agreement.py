@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ from onnxplain.engine.method import choose
 MEASURES = (*SIMILARITIES, "top_k")
 #: Those that are measured unless others are named.
 USUAL = ("spearman", "ssim", "top_k")
+
+
+def measurable() -> tuple[str, ...]:
+    """The usual measures, less what needs a package that is not installed."""
+    return tuple(m for m in USUAL if m != "ssim" or find_spec("skimage") is not None)
 
 
 def likeness(a: Array, b: Array, measure: str = "spearman", *, top: float = 0.1, seed: int = 0) -> Array:
@@ -59,10 +65,12 @@ class Agreement:
     Attributes:
         methods: Their names.
         values: ``[N]`` by measure and pair of names, in the order of `methods`.
+        top: Share of the places that counts as most salient.
     """
 
     methods: list[str]
     values: dict[str, dict[tuple[str, str], Array]]
+    top: float = 0.1
 
     def matrix(self, measure: str = "spearman") -> Array:
         """Means over the samples for which it is defined, ``[M, M]``; 1 on the diagonal."""
@@ -93,6 +101,7 @@ def pairwise(
     return Agreement(
         list(maps),
         {m: {(a, b): likeness(maps[a], maps[b], m, top=top, seed=seed) for a, b in pairs} for m in measures},
+        top,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.engine.evaluation.agreement import Agreement
 from onnxplain.engine.evaluation.metric import METRICS
 from onnxplain.engine.evaluation.report import EvaluationReport, Result, plain
 from onnxplain.engine.evaluation.sanity_report import SanityReport
@@ -47,6 +48,7 @@ def write_page(
     sanity: SanityReport | None = None,
     shown: Sequence[Shown] = (),
     title: str = "",
+    agreement: Agreement | None = None,
 ) -> Path:
     """Write the report; it needs no network to be read.
 
@@ -57,6 +59,7 @@ def write_page(
         sanity: What the sanity checks found, if there were any.
         shown: Samples to show.
         title: Heading; made from the model's name by default.
+        agreement: How alike the methods' maps are, if they were compared.
 
     Raises:
         OutputError: The file cannot be written.
@@ -69,6 +72,8 @@ def write_page(
         drawn = _curves(metrics)
         if drawn:
             sections["Curves"] = drawn
+    if agreement is not None and len(agreement.methods) > 1:
+        sections["Agreement"] = _agreement(agreement)
     if shown:
         sections["Maps"] = _maps(shown)
     sections["Model"] = _model(model)
@@ -182,6 +187,27 @@ def _curves(report: EvaluationReport) -> str:
             if lines:
                 drawn.append(html.figure(html.curves(lines, "", f"{metric}: {curve}"), f"{metric}, {curve}"))
     return f'<div class="grid curves">{"".join(drawn)}</div>' if drawn else ""
+
+
+# ----- agreement --------------------------------------------------------------------------------------
+
+#: What a number of each matrix is.
+_LIKENESS = {
+    "spearman": "Spearman: correlation of ranks; signs count.",
+    "ssim": "SSIM: structure of the maps' magnitudes.",
+    "top_k": "Overlap: share of the {top:.0%} most salient places in common.",
+}
+
+
+def _agreement(found: Agreement) -> str:
+    count = max((len(v) for pairs in found.values.values() for v in pairs.values()), default=0)
+    words = (
+        f"<p>How alike the methods' maps of the same samples are, on average over {count}; 1 is equal. Agreement does not "
+        "tell who is right, as methods may share a mistake. It tells how many opinions there are.</p>"
+    )
+    defined = [m for m, pairs in found.values.items() if any(np.isfinite(v).any() for v in pairs.values())]
+    drawn = [html.matrix(found.methods, found.matrix(m), _LIKENESS.get(m, m).format(top=found.top)) for m in defined]
+    return f'{words}<div class="matrices">{"".join(drawn)}</div>'
 
 
 # ----- maps -------------------------------------------------------------------------------------------

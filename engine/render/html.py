@@ -34,6 +34,12 @@ tr:nth-child(even) td { background: var(--band); } .best { font-weight: 700; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; margin: .5rem 0 1.5rem; }
 figure { margin: 0; } figure img, figure svg { width: 100%; height: auto; image-rendering: auto; border-radius: .25rem; }
 figcaption { font-size: .875rem; color: var(--soft); } .curves { grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); }
+.matrices { display: flex; flex-wrap: wrap; gap: 1.25rem; margin: .5rem 0 1.5rem; } .matrices figure { max-width: 100%; }
+.matrices figcaption { max-width: 18rem; }
+table.matrix { width: auto; font-size: .8rem; } .matrix th { white-space: normal; text-align: center; }
+.matrix th[scope=row] { text-align: left; min-width: 6.5rem; max-width: 8rem; padding-left: 0; }
+.matrix th, .matrix td { padding: .3rem .25rem; vertical-align: middle; } .matrix td { text-align: center; min-width: 2.2rem; }
+.matrix td, .matrix tr:nth-child(even) td { background: none; }
 dl.list { margin: 1rem 0; } .list dt { margin-top: .75rem; font-weight: 600; } .list dd { margin: .1rem 0 0 1rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--band); padding: 1rem; border-radius: .25rem; }
 nav a { margin-right: 1rem; } a { color: inherit; }
@@ -83,6 +89,31 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequen
         cells = [c if isinstance(c, Markup) else text(c) for c in row]
         lines.append("<tr>" + "".join(f"<td {k}>{c}</td>" for c, k in zip(cells, kind, strict=True)) + "</tr>")
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def matrix(names: Sequence[str], values: Array, caption: str) -> str:
+    """A symmetric table of numbers from -1 to 1, its lower half; shades help to read it, and nothing hangs on them.
+
+    Args:
+        names: Of rows and columns; columns have the numbers of the rows, so that a phone has room for them.
+        values: ``[M, M]``; NaN is shown as a dash.
+        caption: Words below it.
+    """
+    head = "".join(f'<th scope="col">{number + 1}</th>' for number in range(len(names) - 1))
+    lines = []
+    for i, name in enumerate(names):
+        words = text(name).replace("_", "_<wbr>")
+        cells = "".join(_shaded(float(v)) for v in values[i, :i]) + "<td></td>" * (len(names) - 1 - i)
+        lines.append(f'<tr><th scope="row">{i + 1} {words}</th>{cells}</tr>')
+    inside = f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return figure(f'<div class="scroll"><table class="matrix">{inside}</table></div>', caption)
+
+
+def _shaded(value: float) -> str:
+    if not np.isfinite(value):
+        return "<td>-</td>"
+    hue = "10, 122, 75" if value > 0 else "179, 38, 30"
+    return f'<td style="background: rgba({hue}, {min(abs(value), 1) / 2:.2f})">{round(value, 2) + 0.0:.2f}</td>'
 
 
 def entries(items: Mapping[str, Sequence[str]]) -> str:

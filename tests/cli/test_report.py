@@ -30,7 +30,10 @@ def test_one_file(folder: Path) -> None:
     assert document["bytes"] == page.stat().st_size
     assert set(document["verdicts"]) == {"gradient", "random"}
     assert {row["metric"] for row in document["metrics"]} == {"sparseness"}
+    assert [(row["method"], row["other"]) for row in document["agreement"]] == [("gradient", "random")]
+    assert -1 <= document["agreement"][0]["spearman"] <= 1
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "Agreement</h2>" in page.read_text(encoding="utf-8")
     assert sorted(p.name for p in folder.iterdir()) == ["data.npz", "net.onnx", "r.html"]
 
 
