@@ -2,10 +2,10 @@
 
     python benchmarks/compiled.py --models FOLDER [--rounds 15]
 
-FullGrad as one file, weights shared with the model: for any runtime, and with onnxruntime's own fast forms
-(``profile="cpu"``). Turns are taken as in benchmarks/speed.py: within a round, in one process, on one thread; every
-figure is the median of the per-round ratios, quartiles behind it. What is measured is the thread's processor time,
-so that it hardly matters what else the machine does.
+FullGrad as one file, weights shared with the model: for any runtime, with onnxruntime's own fast forms
+(``profile="cpu"``), and with the map alone (``results=["saliency"]``). Turns are taken as in benchmarks/speed.py:
+within a round, in one process, on one thread; every figure is the median of the per-round ratios, quartiles behind it.
+What is measured is the thread's processor time, so that it hardly matters what else the machine does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from speed import NETWORKS, forward_session, ratio, rewritten
 import onnxplain as ox
 
 HEADER = ("network", "model MB", "file adds kB", "gradient session ms", "file / gradient session: any runtime",
-          'file / gradient session: profile "cpu"', "file / own forward")  # fmt: skip
+          'file / gradient session: profile "cpu"', "map alone / gradient session", "file / own forward")  # fmt: skip
 
 
 def file_session(path: Path) -> Callable[[np.ndarray[Any, Any]], object]:
@@ -38,7 +38,8 @@ def file_session(path: Path) -> Callable[[np.ndarray[Any, Any]], object]:
     options.enable_mem_pattern = False  # as the gradient session has it
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: session.run(["attribution", "saliency", "residual"], {name: x, "target": np.array([3])})
+    results = [o.name for o in session.get_outputs() if o.name in ("attribution", "saliency", "residual")]
+    return lambda x: session.run(results, {name: x, "target": np.array([3])})
 
 
 def measure(
@@ -70,12 +71,14 @@ def row(name: str, path: Path, rounds: int) -> list[str]:
             "forward": forward_session(path),
             "any": file_session(Path(folder) / "shared.onnx"),
             "cpu": file_session(explainer.save(Path(folder) / "cpu.onnx", profile="cpu")),
+            "map": file_session(explainer.save(Path(folder) / "map.onnx", results=["saliency"])),
         }
         x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
         t = measure(candidates, x, rounds)
     return [
         name, f"{path.stat().st_size / 1e6:.1f}", f"{size / 1e3:.0f}", f"{1e3 * np.median(t['gradient']):.1f}",
-        ratio(t["any"], t["gradient"]), ratio(t["cpu"], t["gradient"]), ratio(t["any"], t["forward"]),
+        ratio(t["any"], t["gradient"]), ratio(t["cpu"], t["gradient"]), ratio(t["map"], t["gradient"]),
+        ratio(t["any"], t["forward"]),
     ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.axes import Joined, Labels
 from onnxplain.engine.errors import InputError, UnsupportedNodeError
-from onnxplain.engine.forms import dot
+from onnxplain.engine.forms import channel_sum, dot
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.captures import operands, subgraphs
 from onnxplain.engine.graph.names import STEPS, describe, label
@@ -99,17 +99,17 @@ def per_sample(op: Builder, a: ir.Value, c: ir.Value, axis: SampleAxis | None, s
 def inner(op: Builder, a: ir.Value, c: ir.Value) -> ir.Value:
     """Emit ``<a, c>`` per sample, ``[N, 1]``, where the samples are on the first axis of a and c broadcasts against it.
 
-    Where c is known to be constant along axes, a is summed over those first, so that a channel's bias
-    costs one pass over the adjoint and no product of its size.
+    Where c is known to be constant along axes, no product of a's size is made: a channel's bias costs one pass
+    over the adjoint, a matrix product where it is a parameter (faster than a sum over places), else a sum.
     """
     full, part = dims(a), dims(c)
     if full is not None and full == part and None not in full:
         return dot(op, a, c)
     axes = constant_axes(part, full)
     if full is not None and axes and axes == list(range(2, len(full))) and isinstance(full[1], int):
-        sums = op.ReduceSum(a, axes, keepdims=0)
         if part is not None and len(full) - len(part) in (0, 1) and (len(part) < len(full) or part[0] == 1):
-            return op.MatMul(sums, op.Reshape(c, [full[1], 1]))
+            return op.ReduceSum(channel_sum(op, a, c, full[1]), [2], keepdims=0)
+        sums = op.ReduceSum(a, axes, keepdims=0)
         return op.ReduceSum(op.Flatten(op.Mul(sums, op.Flatten(c, axis=1)), axis=1), [1], keepdims=1)
     if axes:
         a = op.ReduceSum(a, axes, keepdims=1)
