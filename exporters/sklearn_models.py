@@ -73,13 +73,20 @@ class Table:
         Raises:
             ExportError: The model fails on these rows.
         """
-        rows = self.given(blocks)
-        try:
-            found = {name: function(rows) for name, function in answers.functions.items()}
-        except Exception as error:  # the model may hold the user's own code
+        failure: Exception | None = None
+        for dtype in (np.float64, np.float32):  # what was compiled for one type refuses the other
+            rows = self.given({k: v.astype(dtype) if v.dtype.kind == "f" else v for k, v in blocks.items()})
+            try:
+                found = {name: function(rows) for name, function in answers.functions.items()}
+            except Exception as error:  # the model may hold the user's own code
+                failure = failure or error
+                continue
+            break
+        else:
             raise ExportError(
-                f"the model fails on the sample: {first_line(error)}; fit it, and give rows like those it was fitted on"
-            ) from error
+                f"the model fails on the sample: {first_line(failure or ExportError())}; fit it, and give rows like those "
+                "it was fitted on"
+            ) from failure
         return {
             name: np.asarray(value.toarray() if hasattr(value, "toarray") else value) for name, value in found.items()
         }

@@ -32,6 +32,7 @@ from onnxplain.engine.graph.passes.infer_shapes import InferAgainPass, InferShap
 from onnxplain.engine.graph.passes.inline_if import InlineIfPass
 from onnxplain.engine.graph.passes.loop_states import LoopStatesPass
 from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
+from onnxplain.engine.graph.passes.matrix_vector import MatrixVectorPass
 from onnxplain.engine.graph.passes.remove_dropout import RefuseTrainingPass, RemoveDropoutPass
 from onnxplain.engine.graph.passes.remove_identity import OwnOutputsPass, RemoveIdentityPass
 from onnxplain.engine.graph.passes.resolve_sequences import DeclareSequencesPass, ResolveSequencesPass
@@ -75,6 +76,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         CastLikePass(),
         FoldConstantsPass(),
         InlineIfPass(),
+        MatrixVectorPass(),
         SpeltSoftmaxPass(),
         ResolveSequencesPass(),
         LowerRecurrentPass(),
