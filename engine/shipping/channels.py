@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,6 +51,11 @@ class Channels:
         self.maps = op.Reshape(self.moved, op.Concat([0, -1], last, axis=0))
         flat = op.Reshape(self.maps, [0, 0, -1])
         varied = op.Greater(op.ReduceMax(flat, [2], keepdims=0), op.ReduceMin(flat, [2], keepdims=0))
+        sizes = [d for i in layer.channels if isinstance(d := known[i], int)]
+        #: How many make masks, where the graph tells.
+        self.count = math.prod(sizes) if len(sizes) == len(layer.channels) else None
+        if self.count is not None and most is not None:
+            self.count = min(self.count, most)
         self.chosen, self.varied = self.maps, varied
         self.picked: ir.Value | None = None
         if most is not None:
@@ -79,7 +85,7 @@ class Channels:
             away: What the masks hide it with.
         """
         op = self.plan.rewriter.op
-        count = op.Squeeze(op.Shape(self.chosen, start=1, end=2), [0])
+        count = self.count if self.count is not None else op.Squeeze(op.Shape(self.chosen, start=1, end=2), [0])
 
         def at(inner: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
             mask = self._mask(inner, inner.Gather(self.chosen, turn, axis=1))

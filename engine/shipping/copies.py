@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,14 +61,18 @@ def ship_copies(plan: Plan, inner: Method, draws: int, spread: float, combine: C
     written = dataclasses.replace(plan, adjoints=None, names={}, values={}, memo=dict(plan.memo) | {DRAWN: []})
     inner.ship(written)
     clean = {k: v for k, v in written.values.items() if k.startswith(_ATTRIBUTION) or k == _MAP}
-    swap = _drawn_anew(plan, written.memo[DRAWN], draws)
-    found = _means(plan, clean, at, draws, swap) if combine is None else _moments(plan, clean, at, draws, swap, combine)
+    reduction = getattr(inner, "reduction", None)
+    reduces = reduction is not None and {f"{_ATTRIBUTION}{s.name}" for s in plan.subjects} == clean.keys() - {_MAP}
+    if reduces:
+        clean.pop(_MAP, None)
+    swap = _drawn_anew(plan, written.memo[DRAWN], draws) if written.memo[DRAWN] else None
+    # What walks itself has points side by side already, or a loop.
+    loop = _Over(plan, draws, at, list(clean.values()), swap, ahead=not inner.walks)
+    found = _means(clean, loop) if combine is None else _moments(clean, loop, combine)
     for key, value in found.items():
         value.shape = clean[key].shape
-    attributions = {k.removeprefix(_ATTRIBUTION): v for k, v in found.items() if k != _MAP}
-    reduction = getattr(inner, "reduction", None)
-    if reduction is not None and set(attributions) == {s.name for s in plan.subjects}:
-        deliver(plan, attributions, reduction)
+    if reduces:
+        deliver(plan, {k.removeprefix(_ATTRIBUTION): v for k, v in found.items()}, str(reduction))
         return
     for key, value in found.items():
         plan.output(key, value, value.shape)
@@ -92,25 +97,39 @@ def _stack(tables: Sequence[Any]) -> Any:
     return np.stack(tables)
 
 
-def _means(plan: Plan, clean: Mapping[str, ir.Value], at: At, draws: int, swap: Swap) -> dict[str, ir.Value]:
-    op, wanted = plan.rewriter.op, list(clean.values())
-    sums = summed(plan, draws, at, wanted, lambda turn: [turn.of(v) for v in wanted], wanted, swap)
-    return {key: op.Mul(total, 1.0 / draws) for key, total in zip(clean, sums, strict=True)}
+@dataclass(frozen=True)
+class _Over:
+    """The noisy copies, and what is wanted at each."""
+
+    plan: Plan
+    draws: int
+    at: At
+    wanted: list[ir.Value]
+    swap: Swap | None
+    ahead: bool
+
+    def means(self, add: Callable[[Turn], list[ir.Value]], times: int = 1) -> list[ir.Value]:
+        """Means over copies of what they add, ``times`` as many as is wanted, in the same shapes."""
+        likes = self.wanted * times
+        sums = summed(self.plan, self.draws, self.at, self.wanted, add, likes, self.swap, self.ahead)
+        return [self.plan.rewriter.op.Mul(total, 1.0 / self.draws) for total in sums]
 
 
-def _moments(
-    plan: Plan, clean: Mapping[str, ir.Value], at: At, draws: int, swap: Swap, combine: Combine
-) -> dict[str, ir.Value]:
-    op, wanted = plan.rewriter.op, list(clean.values())
+def _means(clean: Mapping[str, ir.Value], over: _Over) -> dict[str, ir.Value]:
+    return dict(zip(clean, over.means(lambda turn: [turn.of(v) for v in over.wanted]), strict=True))
+
+
+def _moments(clean: Mapping[str, ir.Value], over: _Over, combine: Combine) -> dict[str, ir.Value]:
+    op, wanted = over.plan.rewriter.op, over.wanted
 
     def add(turn: Turn) -> list[ir.Value]:
         # Deviations from the clean result, so that a variance is no difference of two large means.
         moved = [turn.op.Sub(turn.of(v), v) for v in wanted]
         return [*moved, *(turn.op.Mul(m, m) for m in moved)]
 
-    sums = [op.Mul(s, 1.0 / draws) for s in summed(plan, draws, at, wanted, add, wanted * 2, swap)]
+    means = over.means(add, 2)
     found = {}
-    for key, shift, square in zip(clean, sums[: len(wanted)], sums[len(wanted) :], strict=True):
+    for key, shift, square in zip(clean, means[: len(wanted)], means[len(wanted) :], strict=True):
         variance = op.Relu(op.Sub(square, op.Mul(shift, shift)))
         found[key] = combine(op, op.Add(clean[key], shift), variance)
     return found

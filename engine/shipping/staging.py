@@ -74,14 +74,15 @@ class Staging:
             return most
         if self.points == "auto":
             most = min(most, max(1, BUDGET_BYTES // point_bytes(nodes)))
-            if math.ceil(count / most) > MOST_COPIES and self._has_loops:
+            if math.ceil(count / most) > MOST_COPIES and self.has_loops:
                 return None
         else:
             most = min(most, self.points)
         return math.ceil(count / math.ceil(count / most))  # pieces of the same size
 
     @property
-    def _has_loops(self) -> bool:
+    def has_loops(self) -> bool:
+        """Whether the provider has a Loop, as far as is known."""
         return self.profile is None or "Loop" not in self.profile.lacks
 
 

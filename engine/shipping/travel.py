@@ -47,8 +47,7 @@ def mean(op: Builder, values: Sequence[ir.Value]) -> ir.Value:
 
 def integral(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Value]:
     """Sum of gradient times move."""
-    clean = plan.gradients()
-    count = len(plan.subjects)
+    clean, count = _gradients(plan), len(plan.subjects)
 
     def step(turn: Turn) -> tuple[Sequence[ir.Value], Sequence[ir.Value]]:
         gradients = {s.name: turn.of(clean[s.name]) for s in plan.subjects}
@@ -61,7 +60,7 @@ def integral(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Value]:
     def at(op: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
         return route.points(op, turn, states[count:])
 
-    sums = over_turns(plan, route.count, at, list(clean.values()), step, starts)
+    sums = over_turns(plan, route.count, at, list(clean.values()), step, starts, ahead=not route.states)
     return {s.name: total for s, total in zip(plan.subjects, sums, strict=False)}
 
 
@@ -70,7 +69,7 @@ def shared_changes(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Va
 
     A step that begins where the gradient is zero is shared out by the gradient at its end.
     """
-    op, clean, count = plan.rewriter.op, plan.gradients(), len(plan.subjects)
+    op, clean, count = plan.rewriter.op, _gradients(plan), len(plan.subjects)
 
     def finish(where: Builder, states: Sequence[ir.Value], after: Sequence[ir.Value], now: ir.Value) -> list[ir.Value]:
         totals, before, last = states[:count], states[count : 2 * count], states[2 * count]
@@ -95,9 +94,18 @@ def shared_changes(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Va
     def at(inner: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
         return route.points(inner, turn, states[2 * count + 1 :])
 
-    left = over_turns(plan, route.count, at, [*clean.values(), plan.seed.score], step, starts)
+    wanted = [*clean.values(), plan.seed.score]
+    left = over_turns(plan, route.count, at, wanted, step, starts, ahead=not route.states)
     totals = finish(op, left, begin, plan.seed.score)
     return {s.name: total for s, total in zip(plan.subjects, totals, strict=True)}
+
+
+def _gradients(plan: Plan) -> dict[str, ir.Value]:
+    """At the input; they have its sizes."""
+    found = plan.gradients()
+    for subject in plan.subjects:
+        found[subject.name].shape = found[subject.name].shape or subject.value.shape
+    return found
 
 
 def _shares(op: Builder, plan: Plan, gradients: Mapping[str, ir.Value]) -> list[ir.Value]:

@@ -93,6 +93,32 @@ def test_samples_do_not_mix_and_runs_repeat(method: str, options: dict[str, Any]
                 np.testing.assert_allclose(one[0], all_[i], rtol=0, atol=tolerance * max(np.abs(all_).max(), 1e-9))
 
 
+@pytest.mark.parametrize("points", ["batched", "loop", 2])
+@pytest.mark.parametrize(
+    ("method", "number"),
+    [
+        *((m, 0) for m in ("guided_ig", "internal_influence", "layer_conductance", "neuron_conductance", "occlusion")),
+        *((m, 0) for m in ("blur_ig", "rise", "score_cam", "smooth_fullgrad", "expected_gradients", "lime")),
+        *(("idgi", k) for k in (1, 2)),
+        *(("smoothed", k) for k in (0, 1, 2, 3, 5)),
+    ],
+)
+def test_points_side_by_side_or_in_a_loop(method: str, number: int, points: Any, tmp_path: Path) -> None:
+    if method == "lime":
+        pytest.importorskip("sklearn", reason="the call's ridge regression needs scikit-learn")
+    proto, x = network(method)
+    explainer = ox.compile(proto, method=method, threads=1, **CASES[method][number])
+    path = explainer.save(tmp_path / "e.onnx", points=points)
+    loops = sum(n.op_type == "Loop" for n in onnx.load(path).graph.node)
+    assert loops == 0 if points == "batched" and method != "guided_ig" and number != 1 else loops >= (points == "loop")
+    e = explainer(x, target=TARGETS)
+    (expected,) = e.attributions.values()
+    found = run(path, {"x": x, "target": np.array(TARGETS)})
+    near(found["attribution"], expected, tolerance_of(method))
+    assert e.saliency is not None
+    near(found["saliency"], e.saliency, tolerance_of(method))
+
+
 @pytest.mark.parametrize("name", [n for n, _ in METHODS])
 def test_fixed_and_largest_classes(name: str, tmp_path: Path) -> None:
     cls = METHODS.get(name)
