@@ -83,12 +83,12 @@ def export(obj: Any, sample: Any, request: ExportRequest, *, seed: int = 0) -> E
     model, notes = (obj, []) if folder is None else load(folder)
     check_options(model, request, None)
     with _answers_only(model.config):
-        source = _source(model, sample, request, seed)
+        source = _source(model, sample, request, seed, folder)
         with source.evaluating():
             answer = source.run(source.sample)
-        names = [str(key) for key, value in answer.items() if value is not None] if isinstance(answer, Mapping) else []
-        if request.output_names is None and names:
-            request = replace(request, output_names=tuple(names))
+        named = {str(k): v for k, v in answer.items() if v is not None} if isinstance(answer, Mapping) else {}
+        if request.output_names is None and all(hasattr(value, "shape") for value in named.values()) and named:
+            request = replace(request, output_names=tuple(named))
         metadata, more = _metadata(model, folder, answer)
         return export_source(
             source,
@@ -237,21 +237,24 @@ class DrawnSource(ModuleSource):
     """A model whose samples are drawn from its config, of another length each time."""
 
     seed: int = 0
+    sides: tuple[int, int] | None = None
     drawn: int = 0
 
     def varied(self, size: int | None, batched: Sequence[bool]) -> list[torch.Tensor]:
         self.drawn += 1
         rows = self.sample[0].shape[0] if size is None else size
-        arrays = draw(self.model, rows, self.seed + self.drawn, LENGTHS[1], SECONDS[1])
+        arrays = draw(self.model, rows, self.seed + self.drawn, LENGTHS[1], SECONDS[1], self.sides)
         return [to_torch(array, tensor.device) for array, tensor in zip(arrays.values(), self.sample, strict=True)]
 
 
-def _source(model: Any, sample: Any, request: ExportRequest, seed: int) -> ModuleSource:
+def _source(model: Any, sample: Any, request: ExportRequest, seed: int, folder: Path | None) -> ModuleSource:
     if sample is None:
-        arrays = draw(model, 2 if request.dynamic_batch else 1, seed, LENGTHS[0], SECONDS[0])
+        prepared = preprocessing_of(folder)[0] if folder is not None else None
+        sides = prepared.size if prepared is not None else None
+        arrays = draw(model, 2 if request.dynamic_batch else 1, seed, LENGTHS[0], SECONDS[0], sides)
         made = source_of(model, arrays)
         assert isinstance(made, ModuleSource)  # it is no exported program
-        return DrawnSource(made.model, made.sample, made.names, seed)
+        return DrawnSource(made.model, made.sample, made.names, seed, sides)
     if not isinstance(sample, Mapping):
         items = sample if isinstance(sample, (tuple, list)) else (sample,)
         names = input_names(model)
@@ -276,8 +279,18 @@ def input_names(model: Any) -> list[str]:
     return [name for name in known if name in wanted]
 
 
-def draw(model: Any, rows: int, seed: int, length: int, seconds: int) -> dict[str, np.ndarray[Any, Any]]:
+def draw(
+    model: Any, rows: int, seed: int, length: int, seconds: int, sides: tuple[int, int] | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
     """Inputs as the config describes them: tokens, of which the last row ends in padding, or normal draws.
+
+    Args:
+        model: The model.
+        rows: Size of the batch.
+        seed: Seed of the draws.
+        length: Tokens of a text.
+        seconds: Samples of a sound.
+        sides: Height and width of a picture where the config does not say, as of a network for any size.
 
     Raises:
         InputError: The model takes something else.
@@ -285,7 +298,7 @@ def draw(model: Any, rows: int, seed: int, length: int, seconds: int) -> dict[st
     rng, config = np.random.default_rng(seed), model.config
     names = input_names(model)
     if names[0] == "pixel_values":
-        return {names[0]: rng.standard_normal((rows, *_picture(config))).astype(np.float32)}
+        return {names[0]: rng.standard_normal((rows, *_picture(config, sides))).astype(np.float32)}
     if names[0] == "input_values":
         return {names[0]: rng.standard_normal((rows, seconds)).astype(np.float32)}
     if "input_ids" not in names or getattr(config, "is_encoder_decoder", False):
@@ -306,7 +319,7 @@ def draw(model: Any, rows: int, seed: int, length: int, seconds: int) -> dict[st
     return {name: made[name] for name in names}
 
 
-def _picture(config: Any) -> tuple[int, int, int]:
+def _picture(config: Any, known: tuple[int, int] | None) -> tuple[int, int, int]:
     """Channels, height and width.
 
     Raises:
@@ -315,7 +328,8 @@ def _picture(config: Any) -> tuple[int, int, int]:
     size = getattr(config, "image_size", None)
     vision = getattr(config, "vision_config", None)
     if size is None and vision is not None:
-        return _picture(vision)
+        return _picture(vision, known)
+    size = known if size is None else size
     sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
         raise InputError("config.json does not say how large pictures are; give a sample, as 1x3x224x224")

@@ -18,6 +18,7 @@ from huggingface_nets import MODELS, save  # noqa: E402
 from torch_nets import relative, session  # noqa: E402
 
 import onnxplain as ox  # noqa: E402
+from onnxplain.engine.cards import from_metadata  # noqa: E402
 from onnxplain.engine.errors import ExportError, InputError  # noqa: E402
 from onnxplain.exporters.huggingface import load  # noqa: E402
 
@@ -77,6 +78,20 @@ def test_pictures(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     (answer,) = session(report.path).run(["logits"], {"pixel_values": x.numpy()})
     with torch.no_grad():
         assert relative(answer, model(x).logits) < TOLERANCE
+
+
+def test_the_size_of_pictures_is_the_processors_where_the_config_has_none(tmp_path: Path) -> None:
+    save("resnet", tmp_path / "net")
+    with pytest.raises(InputError, match="how large pictures are"):
+        ox.export(tmp_path / "net", None, tmp_path / "m.onnx")
+    declared = {"size": {"height": 24, "width": 20}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "net" / "preprocessor_config.json").write_text(json.dumps(declared))
+    report = ox.export(tmp_path / "net", None, tmp_path / "m.onnx")
+    assert report.inputs[0].shape == ("batch", 3, 24, 20)
+    assert report.operators["BatchNormalization"] == 8
+    stored = from_metadata(ox.load(report.path).metadata)
+    assert stored is not None
+    assert (stored.size, stored.resize, stored.mean, stored.std) == ((24, 20), "stretch", (0.5,) * 3, (0.25,) * 3)
 
 
 def test_names_of_layers_weights_and_classes_are_in_the_file(tmp_path: Path) -> None:

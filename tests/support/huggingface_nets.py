@@ -66,7 +66,13 @@ def convnext() -> Any:
     return transformers.ConvNextForImageClassification(config)
 
 
-MODELS = {made.__name__: made for made in (bert, distilbert, roberta, encoder, llama, gpt2, vit, convnext)}
+def resnet() -> Any:
+    """Its config does not say how large pictures are."""
+    sizes: dict[str, Any] = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "num_labels": 3}
+    return transformers.ResNetForImageClassification(transformers.ResNetConfig(**sizes))
+
+
+MODELS = {made.__name__: made for made in (resnet, bert, distilbert, roberta, encoder, llama, gpt2, vit, convnext)}
 
 
 def train(model: torch.nn.Module) -> torch.nn.Module:
