@@ -106,8 +106,10 @@ def tokens() -> onnx.ModelProto:
 
 
 def test_nothing_to_attribute_to() -> None:
-    proto = model([node("Cast", "ids", "f", to=1), node("Exp", "f", "y")], {"ids": ["N", 3]}, {"y": ["N", 3]})
-    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    nodes = [node("Cast", "ids", "f", to=1), node("Cast", "mask", "m", to=1), node("Mul", "f m", "y")]
+    proto = model(nodes, {"ids": ["N", 3], "mask": ["N", 3]}, {"y": ["N", 3]})
+    for fed in proto.graph.input:
+        fed.type.tensor_type.elem_type = TensorProto.INT64
     report = ox.check(proto)
     assert not report.ok
     assert "no float input and no embedding" in report.problem
