@@ -27,7 +27,8 @@ SYNTHETIC = ("noise", "uniform")
 class Draws(FixedPath):
     """Points ``r + alpha (x + e - r)`` with r from the background, alpha uniform on [0, 1], e Gaussian noise.
 
-    Moves are ``(x + e - r) / count``, so that gradient times move sums to the mean over draws.
+    Moves are ``(x + e - r) / count``, so that gradient times move sums to the mean over draws. Points are made in the
+    input's own type, operation by operation as a graph makes them: see :class:`onnxplain.engine.paths.StraightPath`.
 
     Args:
         run: The call.
@@ -49,19 +50,20 @@ class Draws(FixedPath):
             self.rows, self.own = background_rows(background, run)
 
     def ends(self, numbers: Array, samples: Array) -> tuple[dict[str, Array], dict[str, Array], Array]:
-        """References and (noisy) inputs per subject, ``[S, G, ...]`` float64, and alphas ``[S, G]``."""
+        """References and (noisy) inputs per subject, ``[S, G, ...]`` in its own type, and alphas ``[S, G]``."""
         alphas = np.empty((len(numbers), len(samples)))
-        low = {n: np.empty((*alphas.shape, *x.shape[1:])) for n, x in self.x.items()}
+        low = {n: np.empty((*alphas.shape, *x.shape[1:]), x.dtype) for n, x in self.x.items()}
         high = {n: np.empty_like(a) for n, a in low.items()}
         for step, draw in enumerate(numbers):
             rng = generator(self.seed, draw)
             alphas[step] = rng.random()
             row = int(rng.integers(len(next(iter(self.rows.values()))))) if self.rows else 0
             for name, x in self.x.items():
-                here = x[samples].astype(np.float64)
+                here = x[samples]
                 low[name][step] = self._reference(name, row, here, samples, rng)
                 width = self.deviation[name][samples].reshape(-1, *[1] * (x.ndim - 1))
-                high[name][step] = here + (width * rng.standard_normal(x.shape[1:]) if self.noisy else 0.0)
+                noise = rng.standard_normal(x.shape[1:]).astype(x.dtype) * width if self.noisy else 0
+                high[name][step] = here + noise
         return low, high, alphas
 
     def _reference(self, name: str, row: int, here: Array, samples: Array, rng: np.random.Generator) -> Array:
@@ -72,18 +74,19 @@ class Draws(FixedPath):
         axes = tuple(range(1, here.ndim))
         if self.kind == "uniform":
             least, most = (f(here, axis=axes, keepdims=True) for f in (np.min, np.max))
-            return np.asarray(least + rng.random(here.shape[1:]) * (most - least))
-        strength = np.sqrt(np.mean(here**2, axis=axes, keepdims=True))
-        return np.asarray(strength * rng.standard_normal(here.shape[1:]))
+            return np.asarray(least + rng.random(here.shape[1:]).astype(here.dtype) * (most - least))
+        strength = np.sqrt(np.mean(here.astype(np.float64) ** 2, axis=axes, keepdims=True)).astype(here.dtype)
+        return np.asarray(strength * rng.standard_normal(here.shape[1:]).astype(here.dtype))
 
     def points(self, numbers: Array, samples: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         low, high, alphas = self.ends(numbers, samples)
-        return between(low, high, alphas), {n: (high[n] - low[n]) / self.count for n in low}
+        return between(low, high, alphas), {n: (high[n] - low[n]).astype(np.float64) / self.count for n in low}
 
 
 def between(low: Mapping[str, Array], high: Mapping[str, Array], alphas: Array) -> dict[str, Array]:
     """``low + alpha (high - low)`` per subject."""
-    return {n: a + alphas.reshape(*alphas.shape, *[1] * (a.ndim - 2)) * (high[n] - a) for n, a in low.items()}
+    over = {n: alphas.reshape(*alphas.shape, *[1] * (a.ndim - 2)).astype(a.dtype) for n, a in low.items()}
+    return {n: a + over[n] * (high[n] - a) for n, a in low.items()}
 
 
 def background_rows(background: Any, run: Run) -> tuple[dict[str, Array], bool]:
