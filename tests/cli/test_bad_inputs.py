@@ -354,7 +354,7 @@ REQUESTS: list[tuple[tuple[str, ...], Request, str]] = [
     (("compile",), model_only("-o", "x.txt"), "ends in .onnx"),
     (("compile",), model_only("-o", "missing/x.onnx"), "there is no folder 'missing'"),
     (("compile",), model_only("-o", "x.onnx", "-t", "9"), "target 9 is out of range"),
-    (("compile",), model_only("-o", "x.onnx", "-m", "lime"), "cannot be written as a file"),
+    (("compile",), model_only("-o", "x.onnx", "-m", "nonlinear_saliency"), "cannot be written as a file"),
     (("compile",), model_only("-o", "x.onnx", "--profile", "abacus"), "profile 'abacus'"),
     (("check",), model_only("-m", "fulgrad"), "did you mean fullgrad"),
     (("check",), model_only("--provider-profile", "abacus"), "profile 'abacus'"),

@@ -85,4 +85,4 @@ def test_a_provider_profile(tmp_path: Path) -> None:
     report = json.loads(call("check", demo_model(), "--provider-profile", "tensorrt", "--json").stdout)
     assert (report["profile"], report["fallbacks"]) == ("tensorrt", [])
     assert "profile 'gpu' is not known" in refused("check", demo_model(), "--provider-profile", "gpu")
-    assert "outside the graph" in refused("check", demo_model(), "--provider-profile", "web", "-m", "occlusion")
+    assert "it searches" in refused("check", demo_model(), "--provider-profile", "web", "-m", "nonlinear_saliency")

@@ -40,7 +40,7 @@ def test_json_and_a_fixed_target(tmp_path: Path) -> None:
     ("given", "words"),
     [
         (["-o", "e.txt"], "ends in .onnx"),
-        (["-o", "e.onnx", "-m", "occlusion"], "outside the graph"),
+        (["-o", "e.onnx", "-m", "nonlinear_saliency"], "cannot be written as a file: it searches"),
         (["-o", "e.onnx", "-m", "gradient", "-t", "cat"], "target 'cat'"),
         (["-o", "e.onnx", "-m", "gradient", "-t", "7"], "out of range"),
         (["-o", "e.onnx", "-m", "gradient", "--weights", "here"], "choose one of embedded"),
