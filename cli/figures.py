@@ -28,7 +28,7 @@ MOST_MAPS = 120
 #: Methods side by side; more of them go below one another.
 SIDE_BY_SIDE = 6
 #: Kinds that can be drawn.
-DRAWN = ("picture", "series", "tokens")
+DRAWN = ("picture", "series", "tokens", "table")
 
 
 def page(results: Results, samples: Samples, places: Sequence[int], axes: Sequence[str | None]) -> bytes:
@@ -54,7 +54,7 @@ def page(results: Results, samples: Samples, places: Sequence[int], axes: Sequen
         parts = [results.columns[i : i + width] for i in range(0, len(results.columns), width)]
         pages = [_pictures(results, places, part, title=i == 0) for i, part in enumerate(parts)]
         return pages[0] if len(pages) == 1 else _stacked(pages)
-    draw = _series if results.kind == "series" else _tokens
+    draw = {"series": _series, "table": _table}.get(results.kind, _tokens)
     figures = [draw(results, samples, column, place, axes) for place in places for column in results.columns]
     return figures[0] if len(figures) == 1 else _stacked(figures)
 
@@ -196,6 +196,23 @@ def _tokens(results: Results, samples: Samples, column: Column, place: int, axes
         position_names(results, place, len(values)), values, signed=explanation.signed, scheme="auto",
         title=results.samples[place].name, caption=caption_text(**_caption(results, column, place)),
         note=_warning(explanation, row), metadata=_metadata(results, [place], [column]),
+    )  # fmt: skip
+
+
+def _table(results: Results, samples: Samples, column: Column, place: int, axes: Sequence[str | None]) -> bytes:
+    from onnxplain.engine.render.bars import figure_bars
+    from onnxplain.engine.render.overlay import caption_text
+
+    explanation, row = column.of(place)
+    values = _map(explanation, row, "table")
+    cells = samples.feed(place, next(iter(explanation.attributions), ""))
+    names = position_names(results, place, len(values))
+    if cells.shape == values.shape:
+        names = [f"{name} = {float(cell):.4g}" for name, cell in zip(names, cells, strict=True)]
+    return figure_bars(
+        names, values, signed=explanation.signed, title=results.samples[place].name,
+        caption=caption_text(**_caption(results, column, place)), note=_warning(explanation, row),
+        metadata=_metadata(results, [place], [column]),
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def check_possible(wanted: Sequence[Destination], kind: str, maps: int, batches:
     for one in wanted:
         if one.form == ".png" and kind not in DRAWN:
             raise OutputError(
-                f"cannot write '{one.path}': the inputs are no picture, series or text; use .npz or .json"
+                f"cannot write '{one.path}': the inputs are no picture, series, table or text; use .npz or .json"
             )
         if one.form == ".png" and maps > MOST_MAPS:
             raise OutputError(f"cannot write '{one.path}': {maps} maps do not fit on one page; give a folder")

@@ -343,7 +343,12 @@ def _show_largest(results: Results, column: Column) -> None:
 
 
 def position_names(results: Results, place: int, count: int) -> list[str]:
-    """Names of a sample's positions: its tokens where ids are known, else numbers in brackets."""
+    """Names of a sample's positions: its tokens, or the table's columns, where they are known, else numbers in brackets."""
+    if results.kind == "table":
+        from onnxplain.engine.inputs import features_from_metadata
+
+        known = features_from_metadata(results.model.metadata)
+        return known if known is not None and len(known) == count else [f"[{k}]" for k in range(count)]
     if results.kind != "tokens":
         return [f"[{k}]" for k in range(count)]
     ids = results.samples[place].ids

@@ -26,6 +26,7 @@ from onnxplain.engine.pictures import PICTURE_SUFFIXES, read_bytes, read_picture
 __all__ = [
     "ARRAY_SUFFIXES",
     "Item",
+    "features_from_metadata",
     "gather_inputs",
     "labels_from_metadata",
     "read_array",
@@ -198,6 +199,16 @@ def labels_from_metadata(metadata: Mapping[str, str]) -> list[str] | None:
     """
     text = metadata.get(LABELS_KEY)
     return None if text is None else _labels_from_json(text, f"model metadata '{LABELS_KEY}'")
+
+
+def features_from_metadata(metadata: Mapping[str, str]) -> list[str] | None:
+    """Names of a table's columns that the model carries under ``onnxplain.features`` (JSON), or None.
+
+    Raises:
+        InputError: The entry is not JSON of a form that :func:`read_labels` takes.
+    """
+    text = metadata.get(FEATURES_KEY)
+    return None if text is None else _labels_from_json(text, f"model metadata '{FEATURES_KEY}'")
 
 
 def _labels_from_json(text: str, where: str) -> list[str]:

@@ -339,7 +339,8 @@ def _publish(model: ir.Model, table: Table, answers: Answers, request: ExportReq
             value.shape = ir.Shape([rows, *value.shape[1:]])
     model.metadata_props["scikit-learn"] = describe(table.model)
     width = graph.outputs[-1].shape[-1] if graph.outputs[-1].shape is not None else None
-    if answers.classes and width in (len(answers.classes), None):
+    numbered = answers.classes == tuple(map(str, range(len(answers.classes))))  # says no more than the index does
+    if answers.classes and not numbered and width in (len(answers.classes), None):
         model.metadata_props[LABELS_KEY] = json.dumps(list(answers.classes))
     if table.features:
         model.metadata_props[FEATURES_KEY] = json.dumps(list(table.features))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, refused, saved, series_model, table_model
+from command_line import call, refused, saved, series_model, table_model, two_inputs
 
 from onnxplain.engine.render.png import read_text
 
@@ -73,11 +73,11 @@ def test_a_quick_look_takes_fewer_draws_unless_told(tmp_path: Path) -> None:
     assert found["gradient"] == {"composite": None, "reduction": "sum_abs"}
 
 
-def test_a_table_has_no_default_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_inputs_have_no_default_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused where a picture is asked for, not where none is."""
     monkeypatch.chdir(tmp_path)
-    request = ["compare", saved(table_model(), tmp_path / "net.onnx"), tmp_path / "x.npy", "-m", "gradient"]
-    np.save(tmp_path / "x.npy", np.ones((1, 4), np.float32))
+    request = ["compare", saved(two_inputs(), tmp_path / "net.onnx"), tmp_path / "x.npz", "-m", "gradient"]
+    np.savez(tmp_path / "x.npz", first=np.ones((1, 3), np.float32), second=np.ones((1, 3), np.float32))
     result = call(*request, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["written"] == []

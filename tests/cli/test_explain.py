@@ -284,11 +284,18 @@ def test_tokens_are_named_and_drawn(tmp_path: Path) -> None:
     assert "film" not in plain.stdout
 
 
-def test_a_table_has_numbers_and_no_picture(tmp_path: Path) -> None:
+def test_a_table_has_numbers_and_bars(tmp_path: Path) -> None:
     model, x = saved(table_model(), tmp_path / "m.onnx"), array(tmp_path / "x.npy", np.eye(4, dtype=np.float32))
     result = call("explain", model, x, "-m", "input_x_gradient", "-t", "0", "--threads", 1)
     assert f"[2] {WEIGHTS[2, 0]:+.3g}" in result.stdout
-    assert "no picture" in refused("explain", model, x, "-o", tmp_path / "x.png")
+    call("explain", model, x, "-m", "input_x_gradient", "-t", "0", "--rows", "0", "-o", tmp_path / "x.png")
+    assert min(size_of(tmp_path / "x.png")) > 200
+
+
+def test_what_has_no_picture_is_refused_one(tmp_path: Path) -> None:
+    model = saved(two_inputs(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", first=np.ones((1, 3), np.float32), second=np.ones((1, 3), np.float32))
+    assert "no picture" in refused("explain", model, tmp_path / "x.npz", "-o", tmp_path / "x.png")
 
 
 def test_pictures_of_unequal_size(tmp_path: Path) -> None:

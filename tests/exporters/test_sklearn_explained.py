@@ -294,3 +294,19 @@ def test_dictionaries_and_labels_beside_the_scores(tmp_path: Path) -> None:
     np.testing.assert_allclose(e.outputs["output_probability"], model.predict_proba(ROWS), atol=1e-6)
     printed = call("explain", tmp_path / "m.onnx", array(tmp_path / "x.npy", ROWS))
     assert printed.exit_code == 0 and "output_probability" in printed.stdout
+
+
+def test_columns_have_their_names_in_words_and_in_the_picture(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas", reason="needs pandas")
+    names = ["sepal length", "sepal width", "petal length", "petal width"]
+    frame = pd.DataFrame(X.astype(np.float64), columns=names)
+    kinds = np.array(["setosa", "versicolor", "virginica"])
+    model = make_pipeline(preprocessing.StandardScaler(), logistic()).fit(frame, kinds[THREE])
+    path = export(model, frame, tmp_path / "m.onnx").path
+    rows = array(tmp_path / "x.npy", ROWS[:2])
+    found = call(
+        "explain", path, rows, "--method", "integrated_gradients", "--target", "virginica", "-o", tmp_path / "x.png"
+    )
+    assert found.exit_code == 0, found.stderr
+    assert "petal width" in found.stdout and "virginica" in found.stdout
+    assert (tmp_path / "x.png").stat().st_size > 5000
