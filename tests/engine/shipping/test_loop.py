@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tiny_models import fullgrad_net, model, node
+from tiny_models import assets, fullgrad_net, model, node
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.shipping.profiles import profile_named
 from onnxplain.engine.shipping.staging import BUDGET_BYTES, MOST_COPIES, Staging
+from onnxplain.engine.verification.probe import doubled
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(3)
@@ -188,3 +189,28 @@ def test_what_is_no_number_of_points(points: Any, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="points="):
         explainer.save(tmp_path / "e.onnx", points=points)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(assets() is None, reason="needs the collection of models")
+def test_where_a_loop_differs_float32_cannot_tell_two_numbers_apart(tmp_path: Path) -> None:
+    """At one point of this path two numbers of a max-pooling window are 9e-8 of the largest apart in float64.
+
+    In a loop's body onnxruntime has no convolutions in blocks, because their weights stand outside, and sums round
+    otherwise: another number of the window wins. The batch has the call's kernels, and the call's winner.
+    """
+    loaded = ox.load((assets() or Path()) / "fmnist-vgg-small.onnx", threads=1)
+    x = np.random.default_rng(7).uniform(size=(2, 1, 28, 28)).astype(np.float32)
+    options: dict[str, Any] = {"steps": 6, "tolerance": None}
+    explainer = ox.compile(loaded, method="integrated_gradients", threads=1, **options)
+    call = explainer(x, target=[0, 1]).attributions["image"]
+    wide = ox.compile(doubled(loaded), method="integrated_gradients", providers="reference", **options)
+    exact = wide(x.astype(np.float64), target=[0, 1]).attributions["image"]
+    feeds, largest = {"image": x, "target": np.array([0, 1])}, np.abs(exact).max()
+    batched = run(explainer.save(tmp_path / "b.onnx"), feeds)["attribution"]
+    loop = run(explainer.save(tmp_path / "l.onnx", points="loop"), feeds)["attribution"]
+    assert np.abs(batched - call).max() < CLOSE * largest
+    apart = np.abs(loop - call) > 10 * CLOSE * largest
+    rows, columns = apart.any(axis=(0, 1, 3)).sum(), apart.any(axis=(0, 1, 2)).sum()
+    assert rows * columns <= 14 * 14, "what one cell of the second pooling sees"
+    nearer = np.minimum(np.abs(loop - exact), np.abs(call - exact))
+    assert nearer.max() < CLOSE * largest, "either winner is float64's"
