@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.forms import channel_sum
 from onnxplain.engine.gathering import Gathering
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
@@ -137,7 +136,7 @@ class Psi:
         count = full[1]
         flat = op.Abs(op.Reshape(a, [0, count, -1]))
         weights = op.constant(np.ones((1, count, 1)), a.dtype) if c is None else op.Reshape(op.Abs(c), [1, -1, 1])
-        total = channel_sum(op, flat, weights, count)
+        total = op.MatMul(op.Reshape(weights, [1, count]), flat)
         if self.rescale == "none":
             return _unflattened(op, total, a)
 
