@@ -9,7 +9,7 @@ import pytest
 
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.places import Labels
-from onnxplain.engine.players import check_players, make_players
+from onnxplain.engine.players import check_players, make_players, needs_data
 
 Array = np.ndarray[Any, Any]
 FIRST: Labels = ("batch", None, "y", "x")
@@ -116,3 +116,10 @@ def test_what_does_not_exist_is_refused(spec: Any) -> None:
 def test_what_does_not_fit_is_refused(spec: Any, words: str) -> None:
     with pytest.raises(OptionError, match=words):
         make_players(spec, {"x": np.zeros((1, 2, 3))}, {"x": SERIES})
+
+
+def test_which_players_are_found_in_the_input() -> None:
+    picture, row = np.zeros((1, 3, 8, 8), np.float32), np.zeros((1, 4), np.float32)
+    assert needs_data("slic:5", picture, FIRST) and needs_data("auto", picture, FIRST, auto="slic")
+    assert not needs_data("auto", picture, FIRST) and not needs_data("grid:4", picture, FIRST, auto="slic")
+    assert not needs_data("auto", row, ROWS, auto="slic") and not needs_data(np.zeros((8, 8), int), picture, FIRST)

@@ -13,7 +13,7 @@ from tiny_models import model, node
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError
-from onnxplain.engine.methods.kernel_shap import coalition_plan, solve
+from onnxplain.engine.methods.kernel_shap import coalition_plan, solution, solve
 
 Array = np.ndarray[Any, Any]
 
@@ -128,3 +128,14 @@ def test_more_players_than_a_regression_takes() -> None:
                   {"axes": np.array([1, 2, 3])})  # fmt: skip
     with pytest.raises(OptionError, match="150528 players with 303104 coalitions make a regression of 365 GB"):
         ox.explain(proto, np.ones((1, 3, 224, 224), np.float32), method="kernel_shap", players="features")
+
+
+@pytest.mark.parametrize(("count", "draws"), [(1, 10), (2, 10), (6, 62), (12, 100)])
+def test_the_solution_is_linear_in_the_scores(count: int, draws: int) -> None:
+    """As a matrix it gives what the regression gives, for any scores of none, coalitions and all."""
+    coalitions, weights = coalition_plan(count, draws, 0)
+    rng = np.random.default_rng(count)
+    none, some, whole = rng.normal(), rng.normal(size=len(coalitions)), rng.normal()
+    expected = solve(coalitions, weights, some - none, whole - none)
+    found = solution(coalitions, weights) @ (np.concatenate([[none], some]) - whole)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
