@@ -310,3 +310,14 @@ def test_columns_have_their_names_in_words_and_in_the_picture(tmp_path: Path) ->
     assert found.exit_code == 0, found.stderr
     assert "petal width" in found.stdout and "virginica" in found.stdout
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_the_example_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "exporting.md").read_text("utf-8")
+    text = page.split("<!-- sklearn -->\n```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "exporting.md", "exec"), {})
+    assert "worst" in capsys.readouterr().out  # the outermost cells are what the diagnosis goes by
+    assert (tmp_path / "cancer.onnx").is_file()
