@@ -36,6 +36,7 @@ from onnxplain.engine.graph.passes.matrix_vector import MatrixVectorPass
 from onnxplain.engine.graph.passes.remove_dropout import RefuseTrainingPass, RemoveDropoutPass
 from onnxplain.engine.graph.passes.remove_identity import OwnOutputsPass, RemoveIdentityPass
 from onnxplain.engine.graph.passes.resolve_sequences import DeclareSequencesPass, ResolveSequencesPass
+from onnxplain.engine.graph.passes.spelt_sigmoid import SpeltSigmoidPass
 from onnxplain.engine.graph.passes.spelt_softmax import SpeltSoftmaxPass
 from onnxplain.engine.graph.passes.split_fused import SplitFusedPass
 from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
@@ -77,6 +78,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         FoldConstantsPass(),
         InlineIfPass(),
         MatrixVectorPass(),
+        SpeltSigmoidPass(),
         SpeltSoftmaxPass(),
         ResolveSequencesPass(),
         LowerRecurrentPass(),
