@@ -25,7 +25,7 @@ from onnxplain.engine.method import Method, Parts, Plan, Run, choose
 from onnxplain.engine.places import spatial_axes
 from onnxplain.engine.propagation.balanced import balanced, balanced_biases
 from onnxplain.engine.psi import RESCALES, SCOPES, SIGNS, MapSum, Psi
-from onnxplain.engine.shipping.results import RESIDUAL, SALIENCY, wanted
+from onnxplain.engine.shipping.results import RESIDUAL, SALIENCY, shipped, wanted
 from onnxplain.engine.terms import ASTRAY, Term, any_astray, bias_terms, refuse_astray
 
 #: Relative residual past which a float32 decomposition is not believed (the authors' own tolerance).
@@ -62,8 +62,11 @@ class Layer:
         product, labels = self.unfolding.apply(op, product), self.unfolding.labels
         if self.tokens:
             places = list(spatial_axes(labels).values())
+            features = [i for i in range(1, len(labels)) if i not in places]
+            if not features:  # a flattened picture; no axes would mean all of them
+                return product, labels
             known = dims(product)
-            product = op.ReduceSum(product, [i for i in range(1, len(labels)) if i not in places], keepdims=0)
+            product = op.ReduceSum(product, features, keepdims=0)
             labels = ("batch", *(labels[i] for i in places))
             product.shape = None if known is None else ir.Shape([known[0], *(known[i] for i in places)])
         return product, labels
@@ -144,6 +147,7 @@ class FullGradient(Method):
         for subject in plan.subjects:
             plan.output(f"attribution/{subject.name}", products[subject.name], subject.value.shape)
         gathering = Gathering(op) if wanted(plan, RESIDUAL) else None
+        plan.memo["partial"] = []
         mapped = self._draw(plan, terms, products, gathering)
         plan.memo["terms"] = tuple(
             TermInfo(t.node, t.operator, t.kind, t.parameter, t.tensor, t.placed, i in mapped)
@@ -151,10 +155,9 @@ class FullGradient(Method):
         )
         if terms and gathering is not None:
             plan.output("bias_terms", op.Squeeze(gathering.hand_out()["terms"], [1]), ("N", len(terms)))
-        partial = {i: value for i, t in enumerate(terms) if (value := t.placed_total(op)) is not None}
-        plan.memo["partial"] = list(partial)
-        if partial:
-            plan.output("placed_terms", op.Concat(*partial.values(), axis=1), ("N", len(partial)))
+        if plan.memo["partial"] and gathering is not None:
+            placed = op.Squeeze(gathering.hand_out()["placed"], [1])
+            plan.output("placed_terms", placed, ("N", len(plan.memo["partial"])))
         if self.term_maps:
             for i, t in enumerate(terms):
                 plan.output(f"bias_map/{i}", t.product(op), t.adjoint.shape)
@@ -192,11 +195,21 @@ class FullGradient(Method):
                 assert total is not None
                 layer.add_to(total, psi)
             if gathering is not None and position >= 0:
-                gathering.put("terms", op.Unsqueeze(terms[position].total(op), [2]), 1)
+                self._gather(plan, gathering, position, terms[position])
         result = total.finish() if total is not None else None
         if result is not None:
             plan.output("map", result, None)
         return drawn
+
+    @staticmethod
+    def _gather(plan: Plan, gathering: Gathering, position: int, term: Term) -> None:
+        """Put a term's total there, and what of it has a place, where that is a part; files return none of that."""
+        op = plan.rewriter.op
+        gathering.put("terms", op.Unsqueeze(term.total(op), [2]), 1)
+        placed = None if shipped(plan) else term.placed_total(op)
+        if placed is not None:
+            plan.memo["partial"].append(position)
+            gathering.put("placed", op.Unsqueeze(placed, [2]), 1)
 
     def input_layer(self, plan: Plan, product: ir.Value) -> Layer:
         """The input term as a tensor to draw."""

@@ -69,6 +69,23 @@ def test_a_layer_that_reads_the_input_counts_once() -> None:
     np.testing.assert_array_equal(found[0], found[1])
 
 
+def test_a_dense_layer_that_reads_the_flattened_picture() -> None:
+    """Its input term is the picture's own, twice: once as the input's, once as the layer's."""
+    rng = np.random.default_rng(0)
+    proto = model(
+        [node("Flatten", "x", "f"), node("Gemm", "f w b", "z"), node("Tanh", "z", "a"), node("Gemm", "a v", "y")],
+        {"x": ["N", 1, 4, 3]},
+        {"y": ["N", 2]},
+        {"w": rng.normal(size=(12, 5)), "b": rng.normal(size=5), "v": rng.normal(size=(5, 2))},
+    )
+    x = rng.normal(size=(2, 1, 4, 3)).astype(np.float32)
+    plain, plus = (ox.explain(proto, x, method=m, target=0) for m in ("fullgrad", "fullgrad_plus"))
+    assert plain.saliency is not None
+    # 1e-6: sums of 12 products in float32.
+    np.testing.assert_allclose(plus.saliency, 2 * plain.saliency, rtol=1e-6, atol=1e-6)
+    assert plus.residual is not None and plus.residual.ok
+
+
 def test_transformers() -> None:
     proto, x = vision_transformer()
     e = ox.explain(proto, x, method="fullgrad_plus", target=1, balanced=True)
