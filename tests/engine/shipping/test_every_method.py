@@ -119,6 +119,36 @@ def test_points_side_by_side_or_in_a_loop(method: str, number: int, points: Any,
     near(found["saliency"], e.saliency, tolerance_of(method))
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "gradient",
+        "deeplift",
+        "smoothgrad",
+        "guided_ig",
+        "blur_ig",
+        "smoothed",
+        "rise",
+        "score_cam",
+        "kernel_shap",
+        "occlusion",
+    ],
+)
+def test_half_precision(method: str, tmp_path: Path) -> None:
+    proto, x = network(method)
+    explainer = ox.compile(proto, method=method, threads=1, **CASES.get(method, [{}])[0])
+    path = explainer.save(tmp_path / "h.onnx", half=True)
+    onnx.checker.check_model(str(path), full_check=True)
+    kinds = {t.data_type for t in onnx.load(path).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    found = run(path, {"x": x, "target": np.array(TARGETS)})["attribution"]
+    (expected,) = explainer(x, target=TARGETS).attributions.values()
+    assert found.dtype == np.float32 and np.isfinite(found).all()
+    # Eleven bits; forward-only methods take differences of scores that are alike, and see little of them.
+    cosine = (found * expected).sum() / np.sqrt((found**2).sum() * (expected**2).sum())
+    assert cosine > (0.9 if explainer.method.forward_only else 0.999)
+
+
 @pytest.mark.parametrize("name", [n for n, _ in METHODS])
 def test_fixed_and_largest_classes(name: str, tmp_path: Path) -> None:
     cls = METHODS.get(name)
