@@ -36,3 +36,8 @@ def want(plan: Plan, results: Sequence[str] | None) -> None:
 def wanted(plan: Plan, name: str) -> bool:
     """Whether somebody asks for this result: always outside files."""
     return name in plan.memo.get(_WANTED, RESULTS)
+
+
+def shipped(plan: Plan) -> bool:
+    """Whether the graph becomes a file, which returns its results and no parts of them."""
+    return _WANTED in plan.memo
