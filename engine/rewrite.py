@@ -342,7 +342,8 @@ class Rewriter:
         """
         node = value.producer()
         added = node is not None and node.graph is self.graph and (node.name or "").startswith(PREFIX)
-        if added and not value.is_graph_output():
+        found_by_name = (value.name or "").startswith(SHADOW)
+        if added and not found_by_name and not value.is_graph_output():
             result = value
             result.name = self.op.unique_name(name)
         else:
