@@ -28,8 +28,8 @@ STAGING = "staging"
 #: Memory for the points of one sample that lie side by side: what the Python call takes for a batch by default.
 BUDGET_BYTES = 1 << 30
 
-#: The most copies of the network that a file gets before a loop takes their place: onnxruntime takes four times as
-#: long to load twice as many nodes.
+#: The most copies of the network that a file gets before a loop takes their place: loading takes longer
+#: than running where there are many.
 MOST_COPIES = 4
 
 

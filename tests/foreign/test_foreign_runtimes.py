@@ -24,12 +24,14 @@ CLOSE = 1e-5
 SAME = 1e-6
 
 #: On the large network float32 does not decide these results, whatever the input: on the same one the Python call is
-#: itself about as far from float64 (`test_what_float32_cannot_decide`). The bound is a few times that distance.
+#: itself away from float64 by a twentieth of the bound or more (`test_what_float32_cannot_decide`).
 UNDECIDED = {
     "integrated_gradients": 5e-3,  # of 30 million numbers at six points some lie next to a kink of ReLU6
-    "smoothgrad": 1e-2,  # noise in every place: even more of them
-    "lrp": 5e-4,  # shares of sums that nearly cancel
-    "deeplift": 5e-4,  # quotients of differences that nearly cancel
+    "smoothgrad": 4e-2,  # noise in every place: even more of them, and each of four draws is a quarter of the mean
+    "lrp": 1e-4,  # shares of sums that nearly cancel
+    "deeplift": 2e-4,  # quotients of differences that nearly cancel
+    "gradcam": 5e-5,  # channels that nearly cancel
+    "layercam": 5e-5,
 }
 
 #: onnxruntime's builds for this processor have the same kernels, so nothing is undecided there.
@@ -117,7 +119,8 @@ def test_the_inputs_keep_away_from_kinks(model: str) -> None:
 def test_what_float32_cannot_decide(model: str) -> None:
     """The Python call itself is this far from float64: no runtime that computes in float32 can be held to less."""
     for method, apart in from_float64(model, tuple(METHODS)).items():
-        assert CLOSE / 2 < apart < UNDECIDED[method] if method in UNDECIDED else apart < CLOSE / 2, method
+        most = UNDECIDED.get(method, CLOSE / 2)
+        assert apart < most and (method not in UNDECIDED or most / 20 < apart), f"{method}: {apart:.1e}"
 
 
 def from_float64(model: str, methods: tuple[str, ...]) -> dict[str, float]:

@@ -74,7 +74,7 @@ def run_oldest(jobs: Jobs, folder: Path) -> Answers:
 
 
 def run_openvino_provider(jobs: Jobs, folder: Path) -> Answers:
-    """onnxruntime's OpenVINO provider, in float32: by default it takes bfloat16 where the processor has it."""
+    """onnxruntime's OpenVINO provider, in float32."""
     options = {"device_type": "CPU", "precision": "FP32"}
     place = os.environ["ONNXPLAIN_ORT_OPENVINO"]
     return _in_a_process(jobs, folder, "OpenVINOExecutionProvider", options, place)
@@ -103,7 +103,10 @@ def _in_a_process(jobs: Jobs, folder: Path, provider: str, options: dict[str, st
 
 
 def run_openvino(jobs: Jobs, folder: Path) -> Answers:
-    """OpenVINO itself, which reads ONNX files; it takes no default of an input, so it is given the baseline."""
+    """OpenVINO itself, which reads ONNX files; it takes no default of an input, so it is given the baseline.
+
+    By default it computes in bfloat16 where the processor has it.
+    """
     import openvino
 
     core = openvino.Core()
