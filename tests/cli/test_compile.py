@@ -48,6 +48,7 @@ def test_json_and_a_fixed_target(tmp_path: Path) -> None:
         (["-o", "e.onnx", "-m", "gradient", "--profile", "gpu"], "choose one of cpu, cuda"),
         (["-o", "e.onnx", "-m", "gradient", "--opset", "17"], "only brought upwards"),
         (["-o", "e.onnx", "-m", "gradient", "--opset", "23"], "loads no file above opset 21"),
+        (["-o", "e.onnx", "-m", "smoothgrad", "--points", "many"], "points='many'"),
     ],
 )
 def test_bad_requests(tmp_path: Path, given: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +70,12 @@ def test_a_profile_says_what_falls_back(tmp_path: Path) -> None:
     document = json.loads(result.stdout)
     assert document["profile"] == "coreml"
     assert {"Less", "Where", "OneHot"} <= {f["operator"] for f in document["fallbacks"]}
+
+
+def test_points_side_by_side_or_in_a_loop(tmp_path: Path) -> None:
+    net = saved(table_model(), tmp_path / "net.onnx")
+    out = tmp_path / "e.onnx"
+    for points, loops in (("auto", 0), ("loop", 1), ("3", 0)):
+        result = call("compile", net, "-m", "smoothgrad", "-O", "draws=6", "-o", out, "--points", points)
+        assert result.exit_code == 0, result.stderr
+        assert [n.op_type for n in onnx.load(out).graph.node].count("Loop") == loops
