@@ -16,10 +16,10 @@ from scipy.stats import spearmanr
 
 import onnxplain as ox
 
-STEPS = (10, 20, 50, 100)
+STEPS = (10, 20, 50, 100, 200, 300)
 RULES = ("riemann_right", "trapezoid", "gauss_legendre")
 #: The large network gets fewer.
-LARGE_STEPS, LARGE_RULES = (10, 20), ("riemann_right", "gauss_legendre")
+LARGE_RULES = ("riemann_right", "gauss_legendre")
 BASELINES = ("zero", "mean", "blur", "maximum", "noise:5")
 ENOUGH = 0.05
 
@@ -37,7 +37,7 @@ def inputs(asked: Request) -> dict[str, tuple[ox.Model, Any, dict[str, Any]]]:
     words = np.random.default_rng(asked.seed).integers(1, 500, size=(asked.limit, 50))
     found["text (embedding)"] = (model(asked, "sentiment-textcnn"), words, {"baseline": "token:0"})
     if asked.pictures is not None:
-        found["ImageNet (ReLU6)"] = (model(asked, "efficientnet-lite0-op18"), imagenet(asked)[0][:2], {})
+        found["ImageNet (ReLU6)"] = (model(asked, "efficientnet-lite0-op18"), imagenet(asked)[0], {})
     return found
 
 
@@ -53,18 +53,18 @@ def deltas(asked: Request) -> tuple[list[list[Any]], dict[str, Any], dict[str, b
     claims: dict[str, bool | None] = {}
     for title, (net, x, options) in inputs(asked).items():
         large = "ImageNet" in title
-        steps, panels[title] = LARGE_STEPS if large else STEPS, {}
+        panels[title] = {}
         for rule in LARGE_RULES if large else RULES:
             found = []
-            for count in steps:
+            for count in STEPS:
                 e = explained(net, x, steps=count, quadrature=rule, **options)
                 assert e.residual is not None
                 assert e.baseline_score is not None
                 found.append(float(np.median(np.abs(e.residual.absolute / (e.score - e.baseline_score)))))
-            panels[title][rule] = (np.array(steps), np.array(found))
-            rows.append([title, rule, *found, *["-"] * (len(STEPS) - len(steps))])
-        for count in dict.fromkeys((20, steps[-1])):
-            error = panels[title]["riemann_right"][1][steps.index(count)]
+            panels[title][rule] = (np.array(STEPS), np.array(found))
+            rows.append([title, rule, *found])
+        for count in (20, STEPS[-1]):
+            error = panels[title]["riemann_right"][1][STEPS.index(count)]
             claims[f"{title}: {count} steps of the right rule come within 5 %"] = bool(error < ENOUGH)
     return rows, panels, claims
 

@@ -16,6 +16,8 @@ What specific means is not obvious, and three things are measured for the first 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "occlusion": {},
     "random": {},
 }
+#: For the large network: with the default, windows of 15 pixels, occlusion alone would take ten minutes.
+LARGE = METHODS | {"occlusion": {"window": 32, "stride": 16}}
+#: And so many pictures.
+LARGE_COUNT = 8
 RANKS = {0: "first", 1: "second", 4: "fifth"}
 REMOVED = 0.1
 
@@ -66,61 +72,97 @@ def falls(scorer: Scorer, x: Array, classes: dict[int, Array], found: dict[int, 
     return fallen
 
 
-def specific(asked: Request, net: ox.Model, x: Array, head: str) -> dict[str, dict[int, dict[str, Array]]]:
-    """The three measures by method and by rank of the other class."""
-    scorer = Scorer(net, head="logit")
+@dataclass
+class Trial:
+    """A network with its pictures.
+
+    Attributes:
+        title: What it is called.
+        net, x: The network and its pictures.
+        methods: With their options.
+        fills: What removed pixels become, by name: black, and grey where that is another number.
+    """
+
+    title: str
+    net: ox.Model
+    x: Array
+    methods: dict[str, dict[str, Any]]
+    fills: dict[str, float]
+
+
+#: The three measures by method and by rank of the other class.
+Found = dict[str, dict[int, dict[str, Array]]]
+
+
+def specific(asked: Request, trial: Trial, head: str) -> dict[str, Found]:
+    """The three measures, by fill."""
+    scorer, x = Scorer(trial.net, head="logit"), trial.x
     order = np.argsort(-scorer.outputs(x), axis=1, kind="stable")
     classes = {k: order[:, k] for k in RANKS}
-    out: dict[str, dict[int, dict[str, Array]]] = {}
-    for method, options in METHODS.items():
-        found = maps(net, x, method, options, head, asked.seed)
-        fallen = falls(scorer, x, classes, found, 0.0)
-        out[method] = {
-            k: {
-                "signed": correlated(found[0], found[k]),
-                "magnitude": correlated(np.abs(found[0]), np.abs(found[k])),
-                "own": (fallen[0, 0] - fallen[0, k] + fallen[k, k] - fallen[k, 0]) / 2,
+    out: dict[str, Found] = {fill: {} for fill in trial.fills}
+    for method, options in trial.methods.items():
+        found = maps(trial.net, x, method, options, head, asked.seed)
+        alike = {k: correlated(found[0], found[k]) for k in list(RANKS)[1:]}
+        alike_in_size = {k: correlated(np.abs(found[0]), np.abs(found[k])) for k in alike}
+        for fill, value in trial.fills.items():
+            fallen = falls(scorer, x, classes, found, value)
+            out[fill][method] = {
+                k: {
+                    "signed": alike[k],
+                    "magnitude": alike_in_size[k],
+                    "own": (fallen[0, 0] - fallen[0, k] + fallen[k, k] - fallen[k, 0]) / 2,
+                }
+                for k in alike
             }
-            for k in list(RANKS)[1:]
-        }
     return out
 
 
 def main() -> None:
     """Measure."""
     asked = request(__doc__ or "", limit=50)
-    vgg, clothes = model(asked, "fmnist-vgg-small"), fashion_mnist(asked)[0]
-    runs = [(f"Fashion-MNIST, {head}", vgg, clothes, head) for head in ("log_probability", "logit")]
+    clothes = fashion_mnist(asked)[0]
+    trials = [Trial("Fashion-MNIST", model(asked, "fmnist-vgg-small"), clothes, METHODS, {"black": 0.0})]
     if asked.pictures is not None:
-        net, photos = model(asked, "efficientnet-lite0-op18"), imagenet(asked)[0][:4]
-        runs.append(("ImageNet, log_probability", net, photos, "log_probability"))
+        photos = imagenet(asked)[0][:LARGE_COUNT]
+        fills = {"black": float(photos.min()), "grey": 0.0}
+        trials.append(Trial("ImageNet", model(asked, "efficientnet-lite0-op18"), photos, LARGE, fills))
     rows, numbers = [], {}
     claims: dict[str, bool | None] = {}
-    for title, net, x, head in runs:
-        found = specific(asked, net, x, head)
-        numbers[title] = {m: {RANKS[k]: v for k, v in each.items()} for m, each in found.items()}
-        for m, each in found.items():
-            for k, v in each.items():
-                low, high = interval(v["own"])
-                means = [float(np.nanmean(v[name])) for name in ("signed", "magnitude", "own")]
-                rows.append([title, m, RANKS[k], *means, f"{low:.3g} to {high:.3g}"])
-        for k in list(RANKS)[1:]:
-            mine = found["nonlinear_saliency"][k]["own"]
-            for other in ("gradient", "smoothgrad", "gradcam", "occlusion"):
-                words = f"{title}, first and {RANKS[k]} class: more own effect than {other}"
-                claims[words] = decided(mine - found[other][k]["own"])
-    columns = ["net, explained", "method", "other class", "signed", "magnitude", "own effect", "95 % interval"]
+    for trial, head in product(trials, ("log_probability", "logit")):
+        for fill, found in specific(asked, trial, head).items():
+            title = f"{trial.title}, {head}, {fill}"
+            numbers[title] = {m: {RANKS[k]: v for k, v in each.items()} for m, each in found.items()}
+            rows += [[title, *cells] for cells in table(found)]
+            for k in list(RANKS)[1:]:
+                mine = found["nonlinear_saliency"][k]["own"]
+                for other in ("gradient", "smoothgrad", "gradcam", "occlusion"):
+                    words = f"{title}, first and {RANKS[k]} class: more own effect than {other}"
+                    claims[words] = decided(mine - found[other][k]["own"])
+    columns = ["net, explained, fill", "method", "other class", "signed", "magnitude", "own effect", "95 % interval"]
     finish(asked, "nonlinear_saliency", columns, rows, claims, numbers)
     drawn(asked, numbers)
+
+
+def table(found: Found) -> list[list[Any]]:
+    """Means, and the interval of the own effect."""
+    rows: list[list[Any]] = []
+    for method, each in found.items():
+        for k, v in each.items():
+            low, high = interval(v["own"])
+            means = [float(np.nanmean(v[name])) for name in ("signed", "magnitude", "own")]
+            rows.append([method, RANKS[k], *means, f"{low:.3g} to {high:.3g}"])
+    return rows
 
 
 def drawn(asked: Request, numbers: dict[str, Any]) -> None:
     """Own effect of each method as bars, with intervals."""
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(3.7 * len(numbers), 3.1), layout="constrained")
+    across = 2 if len(numbers) < 6 else 3
+    down = -(-len(numbers) // across)
+    drawing = Figure(figsize=(3.7 * across, 3.1 * down), layout="constrained")
     for place, (title, found) in enumerate(numbers.items()):
-        axes = drawing.add_subplot(1, len(numbers), place + 1)
+        axes = drawing.add_subplot(down, across, place + 1)
         for shift, name in ((-0.2, "second"), (0.2, "fifth")):
             values = [each[name]["own"] for each in found.values()]
             means = np.array([np.mean(v) for v in values])
@@ -130,9 +172,10 @@ def drawn(asked: Request, numbers: dict[str, Any]) -> None:
         axes.set_xticks(np.arange(len(found)), [m.replace("_", "\n") for m in found], fontsize=6)
         axes.set_title(title, fontsize=9)
         axes.tick_params(axis="y", labelsize=8)
-        axes.set_ylabel("own effect (logit)" if place == 0 else "", fontsize=8)
+        axes.set_ylabel("own effect (logit)" if place % across == 0 else "", fontsize=8)
         axes.grid(alpha=0.3, axis="y")
-        axes.legend(fontsize=7)
+        if place == 0:
+            axes.legend(fontsize=7)
     keep(drawing, asked.out / "nonlinear_saliency.png")
 
 
