@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
 from onnxplain.engine.backward import Adjoints, Lookup, backward, gradients
 from onnxplain.engine.errors import InputError, TargetError
@@ -24,6 +23,7 @@ from onnxplain.engine.graph.canonical import ir_version_for
 from onnxplain.engine.graph.collector import uncollected
 from onnxplain.engine.graph.passes.full_pads import FullPadsPass
 from onnxplain.engine.graph.passes.own_kernels import OwnKernelsPass
+from onnxplain.engine.graph.passes.remove_unused import RemoveUnusedPass
 from onnxplain.engine.graph.passes.widen import HALVES
 from onnxplain.engine.graph.shadow import SHADOW, add_shadow
 from onnxplain.engine.graph.shapes import dims, is_float
@@ -363,7 +363,7 @@ class Rewriter:
     @uncollected()
     def finish(self, metadata: dict[str, str] | None = None) -> ir.Model:
         """Drop what no output needs, stamp versions, and give the model back."""
-        common.RemoveUnusedNodesPass()(self.model)
+        RemoveUnusedPass()(self.model)
         FullPadsPass()(self.model)
         if self.op.portable:
             OwnKernelsPass()(self.model)

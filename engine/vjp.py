@@ -14,6 +14,7 @@ from onnxplain.engine.graph.model import ModelSource, read_model
 from onnxplain.engine.graph.shapes import Dims, dims, is_float
 from onnxplain.engine.layout import zeros_like
 from onnxplain.engine.rewrite import COTANGENT, Rewriter
+from onnxplain.engine.session.blame import blaming
 from onnxplain.engine.session.custom_ops import CustomOps
 from onnxplain.engine.session.providers import ProviderSpec, resolve
 from onnxplain.engine.session.session import Session
@@ -76,7 +77,8 @@ def vjp(
         UnsupportedNodeError: A node between them has no sound rule, or the backend gets it wrong.
         BlockedGradientError: No gradient reaches any of them: none depends on them, or it is blocked everywhere.
     """
-    canonical = canonicalise(read_model(model), training=True)
+    source = read_model(model)
+    canonical = canonicalise(source, training=True)
     rewriter = Rewriter(canonical)
     running = profile_of(resolve(providers))
     rewriter.op.portable, rewriter.op.lacks = running.portable, running.lacks
@@ -104,7 +106,8 @@ def vjp(
         feeds[seed.name or ""] = np.asarray(array).astype(
             (value.dtype or ir.DataType.FLOAT).numpy(), casting="same_kind"
         )
-    adjoints = rewriter.backward_from(seeds, wanted)
+    with blaming(canonical, source.name):
+        adjoints = rewriter.backward_from(seeds, wanted)
     results = {}
     for name, value in zip(names, wanted, strict=True):
         adjoint = adjoints.of.get(value)

@@ -17,6 +17,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxplain.engine.graph.captures import subgraphs
+
 #: What a rule may hand to an operator: a value, nothing (an omitted optional input), or a number.
 Operand = ir.Value | None | int | float | bool | Sequence[int] | Sequence[float] | np.ndarray[Any, Any]
 
@@ -103,13 +105,15 @@ _DTYPE_BY_NAME = {
 
 def names_of(graph: ir.Graph) -> set[str]:
     """Names of all values and nodes of the graph and of the graphs inside it."""
-    taken: set[str] = set()
-    for inner in (graph, *graph.subgraphs()):
-        taken.update(v.name for v in (*inner.inputs, *inner.initializers.values()) if v.name)
-    for node in graph.all_nodes():
-        taken.update(v.name for v in node.outputs if v.name)
+    taken = {v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name}
+    for node in graph:
+        for value in node.outputs:
+            if value.name:
+                taken.add(value.name)
         if node.name:
             taken.add(node.name)
+        for inner in subgraphs(node):
+            taken |= names_of(inner)
     return taken
 
 
@@ -184,10 +188,19 @@ class Builder:
             self._constants[key] = value
         return value
 
-    def _operand(self, x: Operand, form: _Form, index: int, likes: dict[str, ir.DataType]) -> ir.Value | None:
-        if x is None or isinstance(x, ir.Value):
-            return x
-        formal = form.operand(index)
+    def _operands(self, inputs: Sequence[Operand], form: _Form) -> list[ir.Value | None]:
+        """Values as they are; numbers as constants of the type that the other operands give them."""
+        if all(x is None or isinstance(x, ir.Value) for x in inputs):
+            return list(inputs)  # type: ignore[arg-type]
+        likes = {
+            form.operand(i): x.dtype for i, x in enumerate(inputs) if isinstance(x, ir.Value) and x.dtype is not None
+        }
+        return [
+            x if x is None or isinstance(x, ir.Value) else self._number(x, form.operand(i), likes)
+            for i, x in enumerate(inputs)
+        ]
+
+    def _number(self, x: Any, formal: str, likes: dict[str, ir.DataType]) -> ir.Value:
         dtype = likes.get(formal) or _DTYPE_BY_NAME.get(formal)
         if dtype is None and isinstance(x, (bool, int, list, tuple)):
             dtype = ir.DataType.BOOL if isinstance(x, bool) else ir.DataType.INT64
@@ -214,10 +227,7 @@ class Builder:
         for key in attributes:
             if key not in form.attributes:
                 raise ValueError(f"operator {op_type} has no attribute '{key}' at opset {self.opset}")
-        likes = {
-            form.operand(i): x.dtype for i, x in enumerate(inputs) if isinstance(x, ir.Value) and x.dtype is not None
-        }
-        values = [self._operand(x, form, i, likes) for i, x in enumerate(inputs)]
+        values = self._operands(inputs, form)
         while values and values[-1] is None:
             values.pop()
         made = [_attribute(key, form.attributes[key], value) for key, value in attributes.items()]

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import ModelFileError, OnnxplainError
-from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.captures import subgraphs, walk
 from onnxplain.engine.graph.collector import uncollected
 from onnxplain.engine.graph.custom import is_kept
 from onnxplain.engine.graph.model import RUNTIME_IR, SourceModel
@@ -35,11 +35,19 @@ from onnxplain.engine.graph.passes.lower_recurrent import LowerRecurrentPass
 from onnxplain.engine.graph.passes.matrix_vector import MatrixVectorPass
 from onnxplain.engine.graph.passes.remove_dropout import RefuseTrainingPass, RemoveDropoutPass
 from onnxplain.engine.graph.passes.remove_identity import OwnOutputsPass, RemoveIdentityPass
+from onnxplain.engine.graph.passes.remove_unused import RemoveUnusedPass
 from onnxplain.engine.graph.passes.resolve_sequences import DeclareSequencesPass, ResolveSequencesPass
 from onnxplain.engine.graph.passes.spelt_sigmoid import SpeltSigmoidPass
 from onnxplain.engine.graph.passes.spelt_softmax import SpeltSoftmaxPass
 from onnxplain.engine.graph.passes.split_fused import SplitFusedPass
 from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
+from onnxplain.engine.graph.passes.where_needed import (
+    WhereNeededPass,
+    has_bodies,
+    has_constants,
+    has_functions,
+    is_unsorted,
+)
 from onnxplain.engine.graph.passes.whole_slices import WholeSlicesPass
 from onnxplain.engine.graph.shapes import dims, set_dims
 
@@ -54,12 +62,12 @@ Functions = dict[ir.OperatorIdentifier, ir.Function]
 
 def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
     return [
-        common.TopologicalSortPass(),
+        WhereNeededPass(is_unsorted, common.TopologicalSortPass()),
         common.RemoveInitializersFromInputsPass(),
         FunctionOpsetsPass(),
-        common.InlinePass(lambda function: not is_kept(function.domain, function.name)),
+        WhereNeededPass(has_functions, common.InlinePass(lambda function: not is_kept(function.domain, function.name))),
         SetFunctionsAsidePass(aside),
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        WhereNeededPass(has_constants, common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)),
         WholeSlicesPass(),
         InferShapesPass(),
         ExpandFunctionsPass(),
@@ -71,7 +79,7 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         RemoveDropoutPass(),
         ExpandTrainingPass(),
         RemoveIdentityPass(),
-        common.RemoveUnusedNodesPass(),
+        RemoveUnusedPass(),
         InferAgainPass(),
         DeclareSequencesPass(),
         CastLikePass(),
@@ -86,8 +94,8 @@ def _passes(training: bool, aside: Functions) -> list[ir.passes.PassBase]:
         ExplicitPadsPass(),
         DeclareSequencesPass(),
         OwnOutputsPass(),
-        common.LiftSubgraphInitializersToMainGraphPass(),
-        common.RemoveUnusedNodesPass(),
+        WhereNeededPass(has_bodies, common.LiftSubgraphInitializersToMainGraphPass()),
+        RemoveUnusedPass(),
         common.NameFixPass(),
     ]
 
@@ -118,11 +126,15 @@ def canonicalise(source: SourceModel, *, training: bool = False) -> ir.Model:
                 raise cause from None
             raise ModelFileError(
                 f"{source.name}: the graph cannot be brought into canonical form "
-                f"({type(one).__name__}: {cause or e}); check it with onnx.checker"
+                f"({_name(one)}: {cause or e}); check it with onnx.checker"
             ) from e
     model.functions.update(aside)
     model.ir_version = ir_version_for(model.graph.opset_imports)
     return model
+
+
+def _name(one: ir.passes.PassBase) -> str:
+    return type(one.general if isinstance(one, WhereNeededPass) else one).__name__
 
 
 def _forget_declared_shapes(model: ir.Model) -> None:
@@ -137,7 +149,7 @@ def _forget_declared_shapes(model: ir.Model) -> None:
         sizes = dims(fed)
         if sizes is not None and "?" in sizes:
             set_dims(fed, [None if d == "?" else d for d in sizes])
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in walk(model.graph):
         if node.op_type == "STFT" and "onesided" not in node.attributes:
             # The standard's inference takes a default that is left out for 0, and finds twice the bins.
             node.attributes["onesided"] = ir.AttrInt64("onesided", 1)

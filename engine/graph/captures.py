@@ -6,9 +6,30 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+#: Operators of the standard that carry graphs; those of other domains may.
+CARRIERS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+_STANDARD = frozenset({"", "ai.onnx"})
+
+
+def walk(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
+    """All nodes in order, each followed by those of the graphs that it carries."""
+    for node in graph:
+        yield node
+        if node.op_type in CARRIERS or node.domain not in _STANDARD:  # what may_carry says, without the call
+            for inner in subgraphs(node):
+                yield from walk(inner)
+
+
+def may_carry(node: ir.Node) -> bool:
+    """Whether the node is of a kind that carries graphs: asked of every node, so it has to be quick."""
+    return node.op_type in CARRIERS or node.domain not in _STANDARD
+
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """The graphs that the node carries: branches of If, the body of Loop and Scan."""
+    if not may_carry(node):
+        return
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
@@ -18,6 +39,8 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 def captured(node: ir.Node) -> list[ir.Value]:
     """Values of outer graphs that the node's graphs read, each once, in the order of first use."""
+    if not may_carry(node):
+        return []
     return list(dict.fromkeys(v for graph in subgraphs(node) for v in captured_by(graph)))
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxplain.engine.graph.captures import walk
+
 
 class CastLikePass(ir.passes.InPlacePass):
     """See the module's text."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
-        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for node in walk(model.graph):
             if node.op_type != "CastLike" or node.domain not in ("", "ai.onnx") or len(node.inputs) < 2:
                 continue
             like = node.inputs[1]

@@ -17,6 +17,7 @@ from collections.abc import Mapping, MutableMapping
 import onnx
 import onnx_ir as ir
 
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.custom import RESULTS, is_kept
 from onnxplain.engine.graph.infer import infer_node, type_proto
 from onnxplain.engine.graph.passes.upgrade_opset import UpgradeOpsetPass
@@ -73,13 +74,13 @@ class CustomOperatorsPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         imports = dict(model.graph.opset_imports)
         custom = False
-        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for node in walk(model.graph):
             if node.domain not in ("", "ai.onnx"):
                 node.version = imports.get(node.domain, 1)
                 custom = custom or is_kept(node.domain, node.op_type)
         if custom:
             opset = imports.get("", 18)
-            for node in ir.traversal.RecursiveGraphIterator(model.graph):
+            for node in walk(model.graph):
                 if is_kept(node.domain, node.op_type):
                     self._type_results(node, imports)
                 else:

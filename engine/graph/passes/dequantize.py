@@ -25,7 +25,7 @@ import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder, names_of
-from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.captures import subgraphs, walk
 from onnxplain.engine.graph.infer import InferringBuilder, infer_node
 from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON
 from onnxplain.engine.graph.shapes import FLOATS, constant, dims, rank
@@ -51,7 +51,7 @@ def is_quantised(model: ir.Model) -> bool:
     return any(
         (n.domain in ("", "ai.onnx") and n.op_type in _DYNAMIC)
         or (n.domain == CONTRIB and (n.op_type in _CONTRIB or n.op_type.startswith("QLinear")))
-        for n in ir.traversal.RecursiveGraphIterator(model.graph)
+        for n in walk(model.graph)
     )
 
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from onnxplain.engine.graph.builder import schema_of
-from onnxplain.engine.graph.captures import captured
+from onnxplain.engine.graph.captures import captured, walk
 
 #: (domain, operator) of what is expanded. No rule may be registered for one of these: it would never run.
 EXPANDED = frozenset(
@@ -56,7 +56,7 @@ class ExpandFunctionsPass(ir.passes.InPlacePass):
 def _attach_bodies(model: ir.Model) -> bool:
     """Turn every node to be expanded into a call of a function of the model."""
     opset = model.graph.opset_imports.get("", 0)
-    nodes = [n for n in ir.traversal.RecursiveGraphIterator(model.graph) if _key(n) in EXPANDED]
+    nodes = [n for n in walk(model.graph) if _key(n) in EXPANDED]
     found = False
     for index, node in enumerate(nodes):
         body = body_of(node, opset)

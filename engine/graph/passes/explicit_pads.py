@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.shapes import dims
 
@@ -26,7 +27,7 @@ class ExplicitPadsPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(walk(model.graph)):
             mode = node.attributes.get("auto_pad")
             if node.domain != "" or node.op_type not in _WINDOWED or mode is None or mode.value in ("", "NOTSET"):
                 continue

@@ -107,12 +107,12 @@ class _Folder:
 
     def _evaluate(self, node: ir.Node) -> bool:
         """Case 1."""
+        if node.op_type not in _EVALUATED or len(node.outputs) != 1:
+            return False
         values = [constant(x) for x in node.inputs]
         if any(v is None and x is not None for v, x in zip(values, node.inputs, strict=True)):
             return False
-        if not node.inputs or any(v is not None and v.nbytes > LIMIT for v in values) or len(node.outputs) != 1:
-            return False
-        if node.op_type not in _EVALUATED or not self._is_small(node):
+        if not node.inputs or any(v is not None and v.nbytes > LIMIT for v in values) or not self._is_small(node):
             return False
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder, names_of
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.shapes import constant, rank
 
 
@@ -18,7 +19,7 @@ class FullPadsPass(ir.passes.InPlacePass):
     """See the module's text."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        nodes = [n for n in ir.traversal.RecursiveGraphIterator(model.graph) if _has_axes(n)]
+        nodes = [n for n in walk(model.graph) if _has_axes(n)]
         taken = names_of(model.graph) if nodes else set()
         for node in nodes:
             assert isinstance(node.graph, ir.Graph)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import UnsupportedVersionError
 from onnxplain.engine.graph.builder import schema_of
+from onnxplain.engine.graph.captures import walk
 
 #: Operators whose meaning changed under an unchanged form.
 _REDEFINED = {
@@ -30,7 +31,7 @@ class FunctionOpsetsPass(ir.passes.InPlacePass):
             own = function.opset_imports.get("", wanted)
             if own == wanted or not wanted:
                 continue
-            for node in ir.traversal.RecursiveGraphIterator(function):
+            for node in walk(function):
                 if node.domain in ("", "ai.onnx") and not _same(node, own, wanted):
                     raise UnsupportedVersionError(
                         f"function '{function.domain}::{function.name}' of the model is written for opset {own} and the "

@@ -13,7 +13,8 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.captures import subgraphs, walk
+from onnxplain.engine.graph.shapes import dims, set_dims
 
 #: Initializers above this many bytes are shown to the inference by type and shape alone.
 _LIMIT = 1 << 10
@@ -45,7 +46,7 @@ class InferAgainPass(InferShapesPass):
     """The same, unless every value has a type and a shape without a gap."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        if all(_known(y) for node in ir.traversal.RecursiveGraphIterator(model.graph) for y in node.outputs):
+        if all(_known(y) for node in walk(model.graph) for y in node.outputs):
             return ir.passes.PassResult(model, modified=False)
         return super().call(model)
 
@@ -92,8 +93,8 @@ def _take(value: ir.Value, proto: onnx.TypeProto) -> bool:
         value.type = ir.TensorType(ir.DataType(tensor.elem_type))
         modified = True
     if tensor.HasField("shape"):
-        shape = ir.Shape([d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim])
-        if value.shape != shape:
-            value.shape = shape
+        found = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
+        if dims(value) != found:
+            set_dims(value, found)
             modified = True
     return modified

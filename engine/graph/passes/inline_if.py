@@ -15,6 +15,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
 from onnxplain.engine.graph.passes.remove_identity import RemoveIdentityPass
 from onnxplain.engine.graph.shapes import constant
@@ -36,7 +37,7 @@ class InlineIfPass(ir.passes.InPlacePass):
     def _inline_all(self, model: ir.Model) -> bool:
         found = [
             (node, taken)
-            for node in ir.traversal.RecursiveGraphIterator(model.graph)
+            for node in walk(model.graph)
             if node.op_type == "If" and node.domain == "" and (taken := _taken(node)) is not None
         ]
         if not found:

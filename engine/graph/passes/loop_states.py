@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder, names_of
-from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.captures import subgraphs, walk
 from onnxplain.engine.graph.contents import Contents
 from onnxplain.engine.graph.infer import infer_node
 from onnxplain.engine.graph.shapes import Dim, Dims, dims, set_dims
@@ -34,7 +34,7 @@ class LoopStatesPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         opset = model.graph.opset_imports.get("", 18)
-        found = any(n.op_type in _SETTLED for n in ir.traversal.RecursiveGraphIterator(model.graph))
+        found = any(n.op_type in _SETTLED for n in walk(model.graph))
         if found:
             _say_conditions(model)
             _visit(model.graph, opset, Contents())
@@ -43,7 +43,7 @@ class LoopStatesPass(ir.passes.InPlacePass):
 
 def _say_conditions(model: ir.Model) -> None:
     taken: set[str] | None = None
-    for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+    for node in list(walk(model.graph)):
         if node.op_type != "Loop" or node.domain != "" or len(node.inputs) > 2 or not isinstance(node.graph, ir.Graph):
             continue
         if len(node.inputs) < 2 or node.inputs[1] is None:
@@ -116,7 +116,7 @@ def _settle_states(
             before.shape = None if dims(initial) is None else ir.Shape(list(dims(initial) or ()))
     agreed = False
     while not agreed:
-        for inner in ir.traversal.RecursiveGraphIterator(body):
+        for inner in walk(body):
             for value in inner.outputs:
                 value.shape = None
         _visit(body, opset, contents)

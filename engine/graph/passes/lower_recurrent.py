@@ -24,6 +24,7 @@ import onnx_ir.passes.common as common
 
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder, names_of
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.names import STEPS, describe, label
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
 from onnxplain.engine.graph.passes.recurrent_cells import CELLS, Activation, Cell, activations_of
@@ -37,13 +38,13 @@ class LowerRecurrentPass(ir.passes.InPlacePass):
     """See the module's text. Requires the working opset and inferred shapes."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        modified = False
-        taken = names_of(model.graph)
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
-            if node.op_type in CELLS and node.domain == "" and isinstance(node.graph, ir.Graph):
-                _Lowering(node, Builder(node.graph, before=node, taken=taken)).run()
-                modified = True
+        found = [n for n in walk(model.graph) if n.op_type in CELLS and n.domain == ""]
+        modified = bool(found)
         if modified:
+            taken = names_of(model.graph)
+            for node in found:
+                if isinstance(node.graph, ir.Graph):
+                    _Lowering(node, Builder(node.graph, before=node, taken=taken)).run()
             common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
             FoldConstantsPass()(model)
         return ir.passes.PassResult(model, modified=modified)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder, names_of
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.shapes import dims
 
 
@@ -17,7 +18,7 @@ class OwnKernelsPass(ir.passes.InPlacePass):
     """See the module's text."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+        nodes = list(walk(model.graph))
         shared = {_kernel(n) for n in nodes if n.op_type == "Conv" and n.domain == ""}
         found = [n for n in nodes if n.op_type == "ConvTranspose" and n.domain == "" and _kernel(n) in shared]
         found = [n for n in found if _may_be_square(n)]

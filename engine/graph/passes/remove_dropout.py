@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.shapes import constant
 
@@ -24,7 +25,7 @@ class RemoveDropoutPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(walk(model.graph)):
             if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx") or node.graph is None:
                 continue
             x = node.inputs[0]
@@ -42,7 +43,7 @@ class RefuseTrainingPass(ir.passes.InPlacePass):
     """Raises ``UnsupportedNodeError`` for a Dropout or BatchNormalization in training mode."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for node in walk(model.graph):
             reason = _TRAINING.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             if reason is not None and _trains(node):
                 raise UnsupportedNodeError(

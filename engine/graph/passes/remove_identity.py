@@ -15,14 +15,14 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.captures import subgraphs, walk
 
 
 class RemoveIdentityPass(ir.passes.InPlacePass):
     """See the module's text."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        removed = [_remove(n) for n in list(ir.traversal.RecursiveGraphIterator(model.graph)) if _is_identity(n)]
+        removed = [_remove(n) for n in list(walk(model.graph)) if _is_identity(n)]
         return ir.passes.PassResult(model, modified=any(removed))
 
 
@@ -51,7 +51,7 @@ class OwnOutputsPass(ir.passes.InPlacePass):
     """Gives every graph inside a node outputs of its own: computed there, and each a different value."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        graphs = [g for n in ir.traversal.RecursiveGraphIterator(model.graph) for g in subgraphs(n)]
+        graphs = [g for n in walk(model.graph) for g in subgraphs(n)]
         changed = [own_outputs(g) for g in graphs]
         return ir.passes.PassResult(model, modified=any(changed))
 

@@ -27,7 +27,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from onnxplain.engine.graph.builder import names_of
-from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.captures import subgraphs, walk
 from onnxplain.engine.graph.infer import InferringBuilder
 from onnxplain.engine.graph.passes import sequence_nodes as nodes
 from onnxplain.engine.graph.passes.fold_constants import FoldConstantsPass
@@ -81,7 +81,7 @@ class DeclareSequencesPass(ir.passes.InPlacePass):
 
 
 def _has_sequences(model: ir.Model) -> bool:
-    return any(n.domain == "" and n.op_type in OPERATORS for n in ir.traversal.RecursiveGraphIterator(model.graph))
+    return any(n.domain == "" and n.op_type in OPERATORS for n in walk(model.graph))
 
 
 def _describe(model: ir.Model) -> None:
@@ -93,7 +93,7 @@ def _resolve(model: ir.Model) -> bool:
     if not _has_sequences(model):
         return False
     _describe(model)
-    found = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    found = list(walk(model.graph))
     loops = [n for n in found if n.op_type == "Loop" and any(map(is_container, n.inputs))]
     if loops:
         for loop in loops:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.captures import subgraphs, walk
 from onnxplain.engine.graph.infer import infer_node
 from onnxplain.engine.graph.passes.sequence_values import Items, Pieces, Unknown, Work
 from onnxplain.engine.graph.shapes import constant, dims, is_container, rank, set_dims, static_dims
@@ -158,7 +158,7 @@ def copy_of_body(work: Work, node: ir.Node, values: Sequence[ir.Value]) -> list[
         twin.initializers.pop(weight.name or "")
         weight.name = op.unique_name(f"{weight.name}")
         graph.register_initializer(weight)
-    for value in (v for n in ir.traversal.RecursiveGraphIterator(twin) for v in n.outputs):
+    for value in (v for n in walk(twin) for v in n.outputs):
         value.shape = None  # sizes differ from value to value, and their names must not be shared
     inner, results = list(twin), list(twin.outputs)
     twin.outputs.clear()

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxplain.engine.discover import import_submodules
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import names_of
-from onnxplain.engine.graph.captures import subgraphs
+from onnxplain.engine.graph.captures import subgraphs, walk
 from onnxplain.engine.graph.infer import InferringBuilder, infer_node
 from onnxplain.engine.graph.passes import fused
 from onnxplain.engine.graph.passes.fused.table import CONTRIB, REASON, SPLITTERS
@@ -33,7 +33,7 @@ class SplitFusedPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
-        if not any((n.domain, n.op_type) in SPLITTERS for n in ir.traversal.RecursiveGraphIterator(graph)):
+        if not any((n.domain, n.op_type) in SPLITTERS for n in walk(graph)):
             return ir.passes.PassResult(model, modified=False)
         count = _split_all(graph, graph.opset_imports.get("", 18), names_of(graph))
         if all(n.domain != CONTRIB for n in graph.all_nodes()):

@@ -34,6 +34,7 @@ import onnx_ir as ir
 
 from onnxplain.engine.errors import UnsupportedNodeError
 from onnxplain.engine.graph.builder import Builder, Operand, names_of, schema_of
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.model import RUNTIME_OPSET
 from onnxplain.engine.graph.names import describe, label
 from onnxplain.engine.graph.passes.opset_six import from_opset_six
@@ -61,7 +62,7 @@ class UpgradeOpsetPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
         version = graph.opset_imports.get("", WORKING_OPSET)
-        nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+        nodes = list(walk(graph))
         if version == WORKING_OPSET:
             return ir.passes.PassResult(model, modified=False)
         if version < WORKING_OPSET:
@@ -76,7 +77,7 @@ class UpgradeOpsetPass(ir.passes.InPlacePass):
         else:
             for node in nodes:
                 _write_down(node)
-            nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+            nodes = list(walk(graph))
             targets = range(WORKING_OPSET, min(version, RUNTIME_OPSET + 1))
             target = next((t for t in targets if all(_fits(n, t, version) for n in nodes)), None)
             if target is None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import Builder, names_of
+from onnxplain.engine.graph.captures import walk
 from onnxplain.engine.graph.shapes import constant
 
 #: Ends from here on mean the end of the axis.
@@ -27,7 +28,7 @@ class WholeSlicesPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         taken: set[str] | None = None
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(walk(model.graph)):
             if node.op_type != "Slice" or node.domain not in ("", "ai.onnx") or not isinstance(node.graph, ir.Graph):
                 continue
             bounds = _bounds(node)

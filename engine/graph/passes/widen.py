@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.graph.builder import PREFIX, Builder
+from onnxplain.engine.graph.captures import walk
 
 #: Types that are too narrow for adjoints.
 HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
@@ -40,7 +41,7 @@ class WidenPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
-        for node in ir.traversal.RecursiveGraphIterator(graph):
+        for node in walk(graph):
             _widen_attributes(node)
             for y in node.outputs:
                 _widen_type(y)
