@@ -180,9 +180,9 @@ def test_embedding_of_a_model_with_a_batch_of_one() -> None:
 
 
 def test_nothing_to_attribute_to() -> None:
-    proto = integer(
-        model([node("Cast", "ids", "f", to=1), node("Exp", "f", "y")], {"ids": ["N", 3]}, {"y": ["N", 3]}), "ids"
-    )
+    nodes = [node("Cast", "ids", "f", to=1), node("Cast", "mask", "m", to=1), node("Mul", "f m", "y")]
+    proto = integer(model(nodes, {"ids": ["N", 3], "mask": ["N", 3]}, {"y": ["N", 3]}), "ids")
+    integer(proto, "mask")
     with pytest.raises(InputError, match=r"no float input and no embedding lookup.*wrt="):
         ox.compile(proto)
 
