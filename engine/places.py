@@ -279,7 +279,8 @@ def _gather(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
 
 
 @_rule(
-    "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare"
+    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"),
+    *("ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"),
 )
 def _reduce(node: ir.Node, labels: list[Labels | None]) -> Labels | None:
     first = labels[0]

@@ -249,6 +249,15 @@ def test_operators(nodes: list[onnx.NodeProto], expected: Labels | None) -> None
     assert places(nodes, ["N", 3, 6, 6], weights).get("y") == expected
 
 
+REDUCTIONS = sorted({s.name for s in onnx.defs.get_all_schemas() if s.name.startswith("Reduce")})
+
+
+@pytest.mark.parametrize("kind", REDUCTIONS)
+def test_every_reduction_keeps_its_other_axes(kind: str) -> None:
+    found = places([node(kind, "x i1", "y", keepdims=0)], ["N", 3, 6, 6], {"i1": np.array([1])})
+    assert found["y"] == ("batch", "y", "x")
+
+
 def test_results_whose_rank_is_not_known_have_no_place() -> None:
     """A sum with an operand of any rank may have its axes anywhere."""
     proto = model([node("Add", "x other", "y")], {"x": ["N", 3, 6, 6], "other": []}, {"y": []})
