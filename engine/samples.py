@@ -137,7 +137,7 @@ def check_batch_first(nodes: Sequence[ir.Node], sources: Mapping[ir.Value, Label
         explained: What is explained, a row per sample.
 
     Raises:
-        UnsupportedNodeError: A recurrent node goes through that axis step by step.
+        UnsupportedNodeError: A recurrent node goes through that axis step by step, or attention over it is normalised.
         InputError: The answer's first axis is another one of the input's.
     """
     places = find_places(nodes, sources)
@@ -149,6 +149,11 @@ def check_batch_first(nodes: Sequence[ir.Node], sources: Mapping[ir.Value, Label
             if (axis < len(labels) and labels[axis] == "batch") or (isinstance(symbol, str) and symbol in batch):
                 reason = "it goes step by step through the input's first axis, which is taken for the batch"
                 raise UnsupportedNodeError(name, operator, reason, _BATCH_FIRST)
+        if node.op_type == "Softmax" and node.domain == "" and node.inputs[0] is not None:
+            labels, axis = places.get(node.inputs[0], ()), node.attributes.get("axis")
+            if labels and labels[axis.as_int() if axis is not None else -1] == "batch":
+                reason = "it normalises over the input's first axis, which is taken for the batch"
+                raise UnsupportedNodeError(label(node), describe(node), reason, _BATCH_FIRST)
     rows = (dims(explained) or (None,))[0]
     for value in sources:
         first, *others = dims(value) or (None,)

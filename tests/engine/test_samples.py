@@ -165,6 +165,28 @@ def test_an_answer_whose_samples_are_another_axis_of_the_input_is_refused() -> N
         ox.explain(proto, X.astype(np.float32), method="gradient")
 
 
+def test_attention_between_rows_that_pass_for_samples_is_refused() -> None:
+    """``[T, N, F]`` with N = 1: every step looks at every other one."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["x", "one"], ["rows"]),
+            helper.make_node("Transpose", ["rows"], ["columns"], perm=[1, 0]),
+            helper.make_node("MatMul", ["rows", "columns"], ["scores"]),
+            helper.make_node("Softmax", ["scores"], ["shares"], "attention", axis=-1),
+            helper.make_node("MatMul", ["shares", "rows"], ["y"]),
+        ],
+        "attention",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", 1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["T", 3])],
+        [onnx.numpy_helper.from_array(np.asarray([1]), "one")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    with pytest.raises(
+        UnsupportedNodeError, match=r"'attention' \(Softmax\): it normalises over the input's first axis"
+    ):
+        ox.compile(proto, method="gradient")
+
+
 def test_gradients_of_time_major_models_are_there_all_the_same() -> None:
     proto = recurrent_net(("Loop",), time_major=True)
     u = np.random.default_rng(2).normal(size=(3, 2))
