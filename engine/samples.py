@@ -150,8 +150,8 @@ def check_batch_first(nodes: Sequence[ir.Node], sources: Mapping[ir.Value, Label
                 reason = "it goes step by step through the input's first axis, which is taken for the batch"
                 raise UnsupportedNodeError(name, operator, reason, _BATCH_FIRST)
         if node.op_type == "Softmax" and node.domain == "" and node.inputs[0] is not None:
-            labels, axis = places.get(node.inputs[0], ()), node.attributes.get("axis")
-            if labels and labels[axis.as_int() if axis is not None else -1] == "batch":
+            labels, written = places.get(node.inputs[0], ()), node.attributes.get("axis")
+            if labels and labels[written.as_int() if written is not None else -1] == "batch":
                 reason = "it normalises over the input's first axis, which is taken for the batch"
                 raise UnsupportedNodeError(label(node), describe(node), reason, _BATCH_FIRST)
     rows = (dims(explained) or (None,))[0]
