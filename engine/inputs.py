@@ -244,9 +244,15 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
 
 def _as_array(name: str, value: Any) -> Array:
     try:
-        array = np.asarray(value)
+        # onnxruntime's own values, on whatever device, give their array by that method only
+        array = np.asarray(value.numpy() if hasattr(value, "device_name") and hasattr(value, "numpy") else value)
     except ValueError:
         raise InputError(f"input '{name}' is a ragged list, not an array; give rows of equal length") from None
+    except (TypeError, RuntimeError) as e:
+        raise InputError(
+            f"input '{name}', a {type(value).__name__}, cannot be read as an array ({str(e).splitlines()[0]}); "
+            "give a NumPy array, of a tensor on another device tensor.detach().cpu()"
+        ) from None
     if array.dtype.kind == "O" and not all(isinstance(item, str) for item in array.flat):
         raise InputError(f"input '{name}' holds Python objects, not numbers; give a numeric array")
     return array

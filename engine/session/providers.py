@@ -98,6 +98,28 @@ def name_of(spec: ProviderSpec) -> str:
     return spec if isinstance(spec, str) else spec[0]
 
 
+#: What the runtime calls the memory of a provider, where that is not the processor's.
+_MEMORY = {
+    "CUDAExecutionProvider": "cuda",
+    "TensorrtExecutionProvider": "cuda",
+    "DmlExecutionProvider": "dml",
+}
+
+
+def device_of(loaded: Sequence[str], asked: Sequence[ProviderSpec]) -> tuple[str, int]:
+    """Kind and number of the device where arrays between two runs are best kept.
+
+    Args:
+        loaded: Names of the providers that a session has, in order.
+        asked: What it was asked for: its options tell which device.
+    """
+    first = loaded[0] if loaded else ""
+    if first not in _MEMORY:
+        return "cpu", 0
+    options = next((spec[1] for spec in asked if isinstance(spec, tuple) and spec[0] == first), {})
+    return _MEMORY[first], int(options.get("device_id", 0))
+
+
 #: Providers that stand in a library of their own beside the runtime, and what its name ends in.
 _LIBRARIES = {
     "CUDAExecutionProvider": "cuda",

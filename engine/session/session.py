@@ -145,13 +145,20 @@ class Session:
             SessionError: It failed for another reason.
         """
         names = list(outputs) if outputs is not None else self.outputs
-        try:
+        with self.mapped_errors():
             if self._reference is not None:
                 with warnings.catch_warnings(), np.errstate(all="ignore"):
                     warnings.simplefilter("ignore")
                     results = self._reference.run(names, dict(feeds))
             else:
                 results = self._session.run(names, dict(feeds))
+        return dict(zip(names, results, strict=True))
+
+    @contextmanager
+    def mapped_errors(self) -> Iterator[None]:
+        """Whatever the runtime raises inside becomes MemoryError or SessionError."""
+        try:
+            yield
         except OutOfTimeError:
             raise
         except Exception as e:  # every runtime error, whatever its class
@@ -161,7 +168,11 @@ class Session:
             ):
                 raise MemoryError(text) from None
             raise SessionError(f"the runtime failed on the rewritten graph: {_short(text)}") from e
-        return dict(zip(names, results, strict=True))
+
+    @property
+    def onnxruntime(self) -> Any:
+        """The runtime's own session; None where the reference evaluator runs."""
+        return self._session
 
     @property
     def on_processor(self) -> bool:

@@ -1,5 +1,6 @@
 """Trains an ONNX classifier on onnxruntime: the weights of the file, or the same net from scratch.
 
+Weights and what the optimiser keeps stay on the device between steps; only samples, loss and hits are copied.
 Deterministic: the order of the samples and the first weights are drawn by the seed, so the same call on the same
 machine and number of threads gives the same bytes.
 """
@@ -21,6 +22,8 @@ from onnxplain.engine.graph.model import ModelSource, to_proto
 from onnxplain.engine.graph.shapes import is_float
 from onnxplain.engine.inputs import validate_feeds
 from onnxplain.engine.loading import Model, load
+from onnxplain.engine.session.binding import Binding, Held
+from onnxplain.engine.session.providers import resolve
 from onnxplain.engine.session.session import Session
 from onnxplain.engine.training import step as names
 from onnxplain.engine.training.batch_statistics import find_layers, first_statistics, read_statistics
@@ -71,7 +74,7 @@ class Trainer:
 
     Attributes:
         parameters: What is trained, in the order of the flat vector.
-        values: ``[P]``: the parameters as they are now.
+        values: ``[P]``: the parameters as they are now; a copy of what the device holds between steps.
         statistics: Running means and variances of BatchNormalization as they are now, layer by layer.
 
     Raises:
@@ -108,15 +111,42 @@ class Trainer:
         self.parameters = find_parameters(self._network, frozen)
         self._layers = find_layers(self._network, [p.name for p in self.parameters])
         graph = self._network.graph
+        self._kept: dict[str, Array | Held] = {}
         self.values = np.concatenate(
             [_array(graph.initializers[p.name]).astype(np.float32).reshape(-1) for p in self.parameters]
         )
         self.statistics = read_statistics(self._network, self._layers)
         self.restart()
 
+    @property
+    def values(self) -> Array:
+        """See the class."""
+        return self._array_of(names.PARAMETERS)
+
+    @values.setter
+    def values(self, array: Array) -> None:
+        self._kept[names.PARAMETERS] = array
+
+    @property
+    def statistics(self) -> Array:
+        """See the class."""
+        return self._array_of(names.STATISTICS)
+
+    @statistics.setter
+    def statistics(self, array: Array) -> None:
+        self._kept[names.STATISTICS] = array
+
+    def _array_of(self, stem: str) -> Array:
+        """A copy that cannot be written to: what is changed in it would not reach the device."""
+        kept = self._kept[stem]
+        found = kept.array() if isinstance(kept, Held) else kept.copy()
+        found.flags.writeable = False
+        return found
+
     def restart(self) -> None:
         """Forget what the optimiser keeps; the weights stay."""
-        self._states = {name: np.zeros_like(self.values) for name in self.optimiser.states}
+        size = self.values.shape
+        self._kept |= {name: np.zeros(size, np.float32) for name in self.optimiser.states}
         self._count = 0
 
     def initialise(self, seed: int = 0) -> None:
@@ -138,8 +168,9 @@ class Trainer:
         return step_graph(self._network, self.parameters, self._layers, self.optimiser, self._output)
 
     @cached_property
-    def _training(self) -> Session:
-        return Session(self.step.model, self._loaded.providers, threads=self._loaded.threads)
+    def _training(self) -> Binding:
+        session = Session(self.step.model, self._loaded.providers, threads=self._loaded.threads)
+        return Binding(session, resolve(self._loaded.providers))
 
     @cached_property
     def _answering(self) -> tuple[Graph, Session]:
@@ -206,36 +237,43 @@ class Trainer:
 
     def advance(self, feeds: Mapping[str, Array], labels: Array, rate: float | None = None) -> tuple[float, int]:
         """One step on one batch, unchecked; gives the loss before it, and how many answers were right."""
-        wanted = [f"{n}/{names.NEXT}" for n in (names.PARAMETERS, *self.optimiser.states)]
-        wanted += [f"{names.STATISTICS}/{names.NEXT}"] if self._layers else []
-        found = self._run(feeds, labels, self.lr if rate is None else rate, [*wanted, names.LOSS, names.CORRECT])
-        self.values = found[f"{names.PARAMETERS}/{names.NEXT}"]
-        self._states = {n: found[f"{n}/{names.NEXT}"] for n in self.optimiser.states}
-        self.statistics = found.get(f"{names.STATISTICS}/{names.NEXT}", self.statistics)
+        kept = [names.PARAMETERS, *self.optimiser.states, *([names.STATISTICS] if self._layers else [])]
+        rate = self.lr if rate is None else rate
+        found, after = self._run(feeds, labels, rate, [names.LOSS, names.CORRECT], [f"{n}/{names.NEXT}" for n in kept])
+        self._kept |= {n: after[f"{n}/{names.NEXT}"] for n in kept}
         self._count += 1
         return float(found[names.LOSS]), int(found[names.CORRECT])
 
     def gradients(self, x: Any, y: Any) -> dict[str, Array]:
         """Gradient of the mean cross-entropy of one batch with respect to every parameter, without weight decay."""
-        flat = self._run(self._checked(x), self._labels(y), self.lr, [names.GRADIENT])[names.GRADIENT]
+        flat = self._run(self._checked(x), self._labels(y), self.lr, [names.GRADIENT], [])[0][names.GRADIENT]
         return {p.name: flat[p.place].reshape(p.shape) for p in self.parameters}
 
-    def _run(self, feeds: Mapping[str, Array], labels: Array, rate: float, wanted: Sequence[str]) -> dict[str, Array]:
-        graph = self.step
-        mine: dict[str, Array] = {
-            names.PARAMETERS: self.values,
+    def _run(
+        self, feeds: Mapping[str, Array], labels: Array, rate: float, wanted: Sequence[str], keep: Sequence[str]
+    ) -> tuple[dict[str, Array], dict[str, Held]]:
+        """One run of the step: arrays of ``wanted``, and what stays on the device of ``keep``."""
+        graph, training = self.step, self._training
+        self._kept = {n: a if isinstance(a, Held) else training.put(a) for n, a in self._kept.items()}
+        mine: dict[str, Array | Held] = {
             names.LABELS: labels,
             names.RATE: np.asarray(rate, np.float32),
             names.STEP: np.asarray(self._count, np.int64),
-            **self._states,
+            **self._kept,
         }
-        if self._layers:
-            mine[names.STATISTICS] = self.statistics
         # Only some optimisers ask for the number of steps; inputs that nothing reads are dropped from the graph.
-        known = set(self._training.inputs)
-        renamed = {graph.inputs[stem]: array for stem, array in mine.items() if graph.inputs[stem] in known}
-        found = self._training.run({**feeds, **renamed}, [graph.outputs[stem] for stem in wanted])
-        return {stem: found[graph.outputs[stem]] for stem in wanted}
+        known = set(training.session.inputs)
+        renamed = {graph.inputs[s]: a for s, a in mine.items() if s in graph.inputs and graph.inputs[s] in known}
+        outputs = {stem: graph.outputs[stem] for stem in (*wanted, *keep)}
+        found = training.run({**feeds, **renamed}, list(outputs.values()), [outputs[stem] for stem in keep])
+        arrays, held = {}, {}
+        for stem, name in outputs.items():
+            result = found[name]
+            if isinstance(result, Held):
+                held[stem] = result
+            else:
+                arrays[stem] = result
+        return arrays, held
 
     def _batches(self, order: Array, size: int) -> Iterator[Array]:
         for first in range(0, len(order), size):
@@ -272,11 +310,12 @@ class Trainer:
 
     def weights(self) -> dict[str, Array]:
         """Every trained parameter and running statistic by name, as it is now."""
-        found = {p.name: self.values[p.place].reshape(p.shape) for p in self.parameters}
+        values, statistics = self.values, self.statistics
+        found = {p.name: values[p.place].reshape(p.shape) for p in self.parameters}
         for layer in self._layers:
             middle = layer.start + layer.channels
-            found[layer.mean] = self.statistics[layer.start : middle]
-            found[layer.variance] = self.statistics[middle : middle + layer.channels]
+            found[layer.mean] = statistics[layer.start : middle]
+            found[layer.variance] = statistics[middle : middle + layer.channels]
         return {name: array.copy() for name, array in found.items()}
 
     @property

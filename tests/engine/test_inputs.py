@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnxruntime
 import pytest
 
 from onnxplain.engine.errors import InputError
@@ -282,6 +283,24 @@ def test_a_cache_of_length_zero_is_no_empty_batch() -> None:
     past = validate_feed("past", np.zeros((1, 4, 0, 8)), np.float32, ("N", 4, "past", 8))
     assert past.shape == (1, 4, 0, 8)
     assert validate_feed("ids", np.zeros((1, 0)), np.int64, ("N", "length")).dtype == np.int64
+
+
+def test_the_runtime_s_own_values_are_arrays() -> None:
+    x = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(x)
+    np.testing.assert_array_equal(validate_feed("x", value, np.float32, ("N", 3)), x)
+
+
+@pytest.mark.parametrize("error", [TypeError, RuntimeError])
+def test_tensors_that_give_no_array_are_refused(error: type[Exception]) -> None:
+    """As torch does for tensors on a GPU, and for those that require a gradient."""
+
+    class Tensor:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise error("can't convert cuda:0 device type tensor to numpy.\nUse Tensor.cpu()")
+
+    with pytest.raises(InputError, match=r"'x', a Tensor, cannot be read .*cuda:0 .*; give a NumPy array, .*\.cpu\(\)"):
+        validate_feed("x", Tensor(), np.float32, ("N",))
 
 
 def test_scalars_stay_scalars() -> None:

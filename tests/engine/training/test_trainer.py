@@ -152,6 +152,22 @@ def test_trained_twice_with_one_trainer_is_the_same_as_once() -> None:
     assert all(np.array_equal(results[0][n], results[1][n]) for n in results[0])
 
 
+def test_weights_are_read_and_set_between_steps() -> None:
+    """What the device holds is read as a copy; what is set is what the next step begins from."""
+    x, y = stripes(12)
+    trainer = Trainer(blocks(), lr=0.05)
+    first, statistics = trainer.values, trainer.statistics
+    trainer.advance({"x": x}, y)
+    after = trainer.values
+    assert np.abs(after - first).max() > 0.01
+    with pytest.raises(ValueError, match="read-only"):
+        trainer.values[:] = 0
+    trainer.values, trainer.statistics = first, statistics
+    trainer.restart()
+    trainer.advance({"x": x}, y)
+    np.testing.assert_array_equal(trainer.values, after)
+
+
 def test_written_model_answers_alike() -> None:
     """The file that comes out, run by onnxruntime itself, Softmax and all."""
     x, y = stripes(32)
