@@ -23,6 +23,8 @@ from onnxplain.engine.render.text import ellipsize, text_width
 
 #: The name of a column takes this part of the page at most.
 _NAMES = 0.4
+#: What is smaller than this part of the largest is what float32 leaves of zero, and is written as zero.
+_ROUNDING = 1e-6
 
 
 def figure_bars(
@@ -69,14 +71,19 @@ def figure_bars(
     order = np.argsort(-np.abs(amounts), kind="stable")
     kept = order[:most]
     left_out = order[most:]
+    rounding = _ROUNDING * float(np.abs(amounts).max())
     rest = (
-        f"{len(left_out)} others: {float(amounts[left_out].sum()):{'+' if signed else ''}.3g} together"
+        f"{len(left_out)} others: {_number(amounts[left_out].sum(), rounding, signed)} together"
         if len(left_out)
         else ""
     )
-    numbers = [f"{float(value):{'+' if signed else ''}.3g}" for value in amounts[kept]]
+    numbers = [_number(value, rounding, signed) for value in amounts[kept]]
     page = _draw([names[i] for i in kept], numbers, amounts[kept], colors[kept], width, title, [caption, note], rest)
     return encode(page, metadata)
+
+
+def _number(value: float, rounding: float, signed: bool) -> str:
+    return f"{float(value):{'+' if signed else ''}.3g}" if abs(value) > rounding else "0"
 
 
 def _draw(

@@ -58,6 +58,14 @@ def test_zeros_have_no_bars() -> None:
     assert bars([0.0, 0.0]) == []
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_what_float32_rounds_to_is_written_as_zero(signed: bool) -> None:
+    """Of two equal scores of about 0.3, the difference is a few 1e-8."""
+    zero, rounded, small = (figure_bars(NAMES, [0.34, 0.1, v], signed=signed) for v in (0.0, 1.2e-8, 1e-5))
+    assert rounded == zero
+    assert small != zero
+
+
 @pytest.mark.parametrize(
     ("names", "values", "how", "kind"),
     [
