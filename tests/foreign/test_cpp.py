@@ -1,7 +1,7 @@
 """The C++ example gives the Python call's map, where onnxruntime's headers are installed.
 
-No package that pip, npm or Debian 12 offers holds them (Debian 13: libonnxruntime-dev); onnxruntime-node holds the
-library.
+Debian 13 has them in libonnxruntime-dev, npm in a package for another platform (see .ci/run); onnxruntime-node holds
+the library.
 """
 
 from __future__ import annotations
