@@ -56,6 +56,7 @@ class Plan:
         seed: The explained scalar.
         subjects: What is attributed to.
         adjoints: The reverse sweep, once a method asked for gradients.
+        slopes: Subject per plain gradient of the score that a method asked for; None where the walk has other rules.
         names: Graph output per key.
         values: Value per key.
         memo: What `build` wants `reduce` to know about this graph.
@@ -78,6 +79,7 @@ class Plan:
     fed: dict[str, str] = field(default_factory=dict)
     values: dict[str, ir.Value] = field(default_factory=dict)
     one_by_one: bool = False
+    slopes: dict[ir.Value, Subject] | None = None
 
     def output(self, key: str, value: ir.Value, shape: Any = None) -> None:
         """Return ``value`` from the graph; the method finds it under ``key``."""
@@ -92,10 +94,13 @@ class Plan:
         """
         if self.adjoints is None:
             self.adjoints = self.rewriter.backward(self.seed, [s.value for s in self.subjects], lookup)
+            self.slopes = {} if lookup is gradients else None
         found = {}
         for subject in self.subjects:
             adjoint = self.adjoints.of.get(subject.value)
             found[subject.name] = adjoint if adjoint is not None else self.rewriter.op.Mul(subject.value, 0.0)
+            if self.slopes is not None:
+                self.slopes[found[subject.name]] = subject
         return found
 
 

@@ -20,7 +20,7 @@ from onnxplain.engine.propagation.difference_cancel import Cancelling
 from onnxplain.engine.propagation.difference_table import find
 from onnxplain.engine.rules.node import Primal
 from onnxplain.engine.shipping.baselines import BASELINE, shipped_baselines
-from onnxplain.engine.shipping.straight import mean
+from onnxplain.engine.shipping.travel import mean
 
 RULES = ("rescale", "reveal_cancel", "genomics_default")
 

@@ -16,8 +16,7 @@ from onnxplain.engine.methods.path_family import Found, PathMethod
 from onnxplain.engine.paths import BlurPath, Path, StraightPath
 from onnxplain.engine.quadrature import quadrature
 from onnxplain.engine.shipping.baselines import shipped_baselines
-from onnxplain.engine.shipping.routes import BlurRoute, GuidedRoute, Route
-from onnxplain.engine.shipping.straight import ship_shared_changes
+from onnxplain.engine.shipping.routes import BlurRoute, GuidedRoute, Route, StraightRoute
 from onnxplain.engine.shipping.travel import shared_changes, ship_along
 
 PATHS = ("straight", "guided", "blur")
@@ -72,16 +71,15 @@ class IDGI(PathMethod):
         super().build(plan)
 
     def ship(self, plan: Plan) -> None:
-        if self.path == "straight":
-            ship_shared_changes(plan, quadrature("riemann_left", self.steps)[0], self.baseline, self.reduction)
-        else:
-            ship_along(plan, self._routes(plan), shared_changes, self.reduction)
+        ship_along(plan, self._routes(plan), shared_changes, self.reduction)
 
     def _routes(self, plan: Plan) -> list[Route]:
         if self.path == "blur":
             check_blur(plan)
             return [BlurRoute(plan, self.sigma, self.steps, leading=True)]
         starts = shipped_baselines(plan, self.baseline)
+        if self.path == "straight":
+            return [StraightRoute(plan, one, *quadrature("riemann_left", self.steps)) for one in starts]
         return [GuidedRoute(plan, one, self.steps, self.fraction, self.max_dist) for one in starts]
 
     def _blur(self, run: Run) -> BlurPath:

@@ -11,7 +11,9 @@ from onnxplain.engine.method import Plan, Run, choose, method
 from onnxplain.engine.methods.path_family import TOLERANCE, Found, PathMethod, at_least_one, refined, steps_note
 from onnxplain.engine.paths import StraightPath, integrate
 from onnxplain.engine.quadrature import RULES, quadrature
-from onnxplain.engine.shipping.straight import ship_straight
+from onnxplain.engine.shipping.baselines import shipped_baselines
+from onnxplain.engine.shipping.routes import StraightRoute
+from onnxplain.engine.shipping.travel import integral, ship_along
 
 
 class Straight(PathMethod):
@@ -36,13 +38,15 @@ class Straight(PathMethod):
         return self.tolerance or TOLERANCE
 
     def ship(self, plan: Plan) -> None:
-        ship_straight(plan, *quadrature(self.quadrature, self.steps), self.baseline, self.reduction)
+        rule = quadrature(self.quadrature, self.steps)
+        routes = [StraightRoute(plan, one, *rule) for one in shipped_baselines(plan, self.baseline)]
+        ship_along(plan, routes, integral, self.reduction)
 
     def along(self, run: Run, start: dict[str, Array], change: Array) -> Found:
-        def integral(samples: Array, steps: int) -> dict[str, Array]:
+        def integrated(samples: Array, steps: int) -> dict[str, Array]:
             return integrate(run, StraightPath(run.x, start, *quadrature(self.quadrature, steps)), samples)
 
-        found, used = refined(integral, change, self.steps, self.tolerance, self.max_steps)
+        found, used = refined(integrated, change, self.steps, self.tolerance, self.max_steps)
         return Found(found, steps_note(used, self.steps))
 
 

@@ -11,9 +11,8 @@ import onnx_ir as ir
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.explanation import Array
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.method import Method, Plan, create, method
+from onnxplain.engine.method import Method, create, method
 from onnxplain.engine.methods.noisy import NoisyInput
-from onnxplain.engine.shipping.noise import ship_noisy_gradient
 
 
 class _NoisyGradient(NoisyInput):
@@ -23,9 +22,6 @@ class _NoisyGradient(NoisyInput):
 
     def base(self) -> Method:
         return create("gradient", {"reduction": self.reduction})
-
-    def ship(self, plan: Plan) -> None:
-        ship_noisy_gradient(plan, self.draws, self.spread, self.emit, self.reduction)
 
 
 @method("smoothgrad")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,11 @@ from onnxplain.engine.background import SYNTHETIC, Numbers, draw_numbers, read_b
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.shapes import dims
-from onnxplain.engine.layout import total_per_sample
 from onnxplain.engine.method import Plan, Subject, deliver
 from onnxplain.engine.shipping.baselines import of_sample, shipped_baselines
+from onnxplain.engine.shipping.copies import noise_width
 from onnxplain.engine.shipping.drawn import check_bytes, drawn, fixed_sizes
-from onnxplain.engine.shipping.loop import At, Here, sum_over_points
-from onnxplain.engine.shipping.noise import noise_width
-from onnxplain.engine.shipping.straight import zeros
+from onnxplain.engine.shipping.turns import At, Points, Turn, gradients_of, left_over, per_sample, summed
 
 
 def ship_expected(plan: Plan, background: Any, draws: int, spread: float, reduction: str) -> None:
@@ -52,39 +50,28 @@ def ship_expected(plan: Plan, background: Any, draws: int, spread: float, reduct
             high[s.name] = x
         return low, high
 
-    def at(inner: Builder, turn: ir.Value) -> dict[str, ir.Value]:
+    def at(inner: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
         low, high = ends(inner, turn)
         alpha = inner.Gather(at_alpha, turn, axis=0)
-        points = {n: inner.Add(low[n], inner.Mul(alpha, inner.Sub(high[n], low[n]))) for n in low}
-        for s in subjects:
-            points[s.name].shape = s.value.shape
-        return points
+        return {n: inner.Add(low[n], inner.Mul(alpha, inner.Sub(high[n], low[n]))) for n in low}
 
     def end(which: int) -> At:
-        def emit(inner: Builder, turn: ir.Value) -> dict[str, ir.Value]:
-            points = ends(inner, turn)[which]
-            for s in subjects:
-                points[s.name].shape = s.value.shape
-            return points
+        return lambda inner, turn, states: ends(inner, turn)[which]
 
-        return emit
+    clean = gradients_of(plan)
 
-    def gather(here: Here) -> list[ir.Value]:
-        low, high = ends(here.op, here.turn)
-        for s in subjects:
-            low[s.name].shape = high[s.name].shape = s.value.shape
-        moved = [here.op.Mul(here.gradients[n], here.op.Sub(high[n], low[n])) for n in low]
-        bottom, top = here.others if spread > 0 else (here.others[0], plan.seed.score)
-        return [*moved, here.op.Sub(top, bottom)]
+    def add(turn: Turn) -> list[ir.Value]:
+        low, high = ends(turn.op, turn.number)
+        moved = [turn.op.Mul(turn.of(clean[n]), turn.op.Sub(high[n], low[n])) for n in low]
+        bottom, top = [*turn.beside, plan.seed.score][:2]
+        return [*moved, turn.op.Sub(top, bottom)]
 
-    others = [end(0), end(1)] if spread > 0 else [end(0)]
-    start = op.Mul(plan.seed.score, 0.0)
-    start.shape = plan.seed.score.shape or ir.Shape([None])
-    totals = sum_over_points(plan, draws, at, gather, [*zeros(plan), start], others=others)
-    sums = [op.Mul(total, 1.0 / draws) for total in totals]
-    found = {s.name: total for s, total in zip(subjects, sums, strict=False)}
-    plan.output("residual", op.Sub(sums[-1], total_per_sample(op, list(found.values()))), ("N",))
-    deliver(plan, found, reduction)
+    beside = [end(0), end(1)] if spread > 0 else [end(0)]
+    likes = [*(s.value for s in subjects), per_sample(plan)]
+    totals = summed(plan, draws, at, list(clean.values()), add, likes, beside=beside)
+    *found, change = (op.Mul(total, 1.0 / draws) for total in totals)
+    left_over(plan, change, found)
+    deliver(plan, {s.name: total for s, total in zip(subjects, found, strict=True)}, reduction)
 
 
 class _References:

@@ -15,8 +15,7 @@ from onnxplain.engine.layout import END, reshape_like
 from onnxplain.engine.method import Plan
 from onnxplain.engine.places import Labels, spatial_axes
 from onnxplain.engine.psi import MapSum
-from onnxplain.engine.shipping.loop import score_at
-from onnxplain.engine.shipping.turns import Points
+from onnxplain.engine.shipping.turns import Points, score_at
 from onnxplain.engine.shipping.variants import scores_of
 
 

@@ -1,6 +1,8 @@
 """Any method's result over noisy copies of the input, inside a graph: its mean, its square, its variance.
 
-The inner method is written once, for the clean input; the loop repeats what it wrote at each noisy copy.
+The inner method is written once, for the clean input; what it wrote is repeated at each noisy copy. The draws are stored,
+so that the file gives the same numbers everywhere. A draw is the same for every sample and its width follows the
+sample's range, exactly as outside the graph.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import onnx_ir as ir
 from onnxplain.engine.draws import seed_of
 from onnxplain.engine.errors import OptionError
 from onnxplain.engine.graph.builder import Builder
-from onnxplain.engine.method import Method, Plan, deliver
-from onnxplain.engine.shipping.drawn import DRAWN, Drawn, drawn
-from onnxplain.engine.shipping.noise import noise_table, noise_width
+from onnxplain.engine.graph.shapes import dims
+from onnxplain.engine.method import Method, Plan, Subject, deliver
+from onnxplain.engine.noise import standard_noise
+from onnxplain.engine.shipping.drawn import DRAWN, Drawn, check_bytes, drawn, fixed_sizes
 from onnxplain.engine.shipping.turns import At, Points, Swap, Turn, summed
 
 #: From mean and (biased) variance to the result.
@@ -34,7 +37,7 @@ def noisy_points(plan: Plan, draws: int, spread: float) -> At:
         OptionError: The input's sizes are open, or the draws would take more than a gigabyte.
     """
     op = plan.rewriter.op
-    tables = {s.name: noise_table(plan, s, draws, i) for i, s in enumerate(plan.subjects)}
+    tables = {s.name: _noise_table(plan, s, draws, i) for i, s in enumerate(plan.subjects)}
     widths = {s.name: noise_width(op, s.value, spread) for s in plan.subjects}
 
     def at(inner: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
@@ -44,6 +47,27 @@ def noisy_points(plan: Plan, draws: int, spread: float) -> At:
         }
 
     return at
+
+
+def noise_width(op: Builder, x: ir.Value, spread: float) -> ir.Value:
+    """Standard deviation per sample, in x's number of axes."""
+    axes = list(range(1, len(dims(x) or ())))
+    return op.Mul(op.Sub(op.ReduceMax(x, axes, keepdims=1), op.ReduceMin(x, axes, keepdims=1)), spread)
+
+
+def _noise_table(plan: Plan, subject: Subject, draws: int, index: int) -> ir.Value:
+    """Unit noise ``[draws, ...]`` for one subject, the ``index``-th.
+
+    Raises:
+        OptionError: The input's sizes are open, or the draws would take more than a gigabyte.
+    """
+    sizes, kind = fixed_sizes(subject), (subject.value.dtype or ir.DataType.FLOAT).numpy()
+    check_bytes(draws * int(np.prod(sizes)) * kind.itemsize, f"noise of draws={draws}")
+
+    def make(seed: int) -> Any:
+        return np.stack([standard_noise(sizes, kind, seed, k, index) for k in range(draws)])
+
+    return drawn(plan, make, subject.value.dtype, f"noise of draws={draws}")
 
 
 def ship_copies(plan: Plan, inner: Method, draws: int, spread: float, combine: Combine | None) -> None:
@@ -58,7 +82,9 @@ def ship_copies(plan: Plan, inner: Method, draws: int, spread: float, combine: C
         combine: Emits the result from mean and variance; None: the mean.
     """
     at = noisy_points(plan, draws, spread)
-    written = dataclasses.replace(plan, adjoints=None, names={}, values={}, memo=dict(plan.memo) | {DRAWN: []})
+    written = dataclasses.replace(
+        plan, adjoints=None, slopes=None, names={}, values={}, memo=dict(plan.memo) | {DRAWN: []}
+    )
     inner.ship(written)
     clean = {k: v for k, v in written.values.items() if k.startswith(_ATTRIBUTION) or k == _MAP}
     reduction = getattr(inner, "reduction", None)
@@ -67,7 +93,7 @@ def ship_copies(plan: Plan, inner: Method, draws: int, spread: float, combine: C
         clean.pop(_MAP, None)
     swap = _drawn_anew(plan, written.memo[DRAWN], draws) if written.memo[DRAWN] else None
     # What walks itself has points side by side already, or a loop.
-    loop = _Over(plan, draws, at, list(clean.values()), swap, ahead=not inner.walks)
+    loop = _Over(written, draws, at, list(clean.values()), swap, ahead=not inner.walks)
     found = _means(clean, loop) if combine is None else _moments(clean, loop, combine)
     for key, value in found.items():
         value.shape = clean[key].shape

@@ -46,6 +46,7 @@ def again(
     times: int = 1,
     *,
     inferred: bool = False,
+    more: Mapping[ir.Value, ir.Value] | None = None,
 ) -> dict[ir.Value, ir.Value]:
     """Copies of what leads from the subjects to the ends; the class stays the one chosen on the clean input.
 
@@ -56,6 +57,7 @@ def again(
         ends: What is wanted.
         times: How many points each sample has.
         inferred: In a graph with a fixed batch, say no sizes that cannot be inferred.
+        more: What else is replaced.
 
     Returns:
         The copy of every value that has one.
@@ -66,7 +68,7 @@ def again(
     if times > 1:
         for value in _other_inputs(plan):
             substitutes.setdefault(value, joined(op, [value] * times))
-    twins = replay(op, between(plan.rewriter.graph, ends), substitutes)
+    twins = replay(op, between(plan.rewriter.graph, ends), {**substitutes, **(more or {})})
     if times > 1:
         fixed = _fixed(plan)
         for old, new in twins.items():

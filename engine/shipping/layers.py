@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.layers import InnerLayer
 from onnxplain.engine.method import Plan, reduced
 from onnxplain.engine.places import spatial_axes
 from onnxplain.engine.psi import MapSum
 from onnxplain.engine.shipping.baselines import shipped_baselines
-from onnxplain.engine.shipping.loop import score_at
-from onnxplain.engine.shipping.straight import line
+from onnxplain.engine.shipping.routes import line
 from onnxplain.engine.shipping.travel import mean
-from onnxplain.engine.shipping.turns import Points, Turn, at_points, left_over, over_turns, summed, zeros
+from onnxplain.engine.shipping.turns import At, Turn, at_points, left_over, over_turns, score_at, summed, zeros
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,8 @@ class Along:
         starts = [zeros(self.plan, self.value), *first]
         return over_turns(self.plan, steps, self._at(np.arange(1, steps + 1) / steps), wanted, step, starts)[0]
 
-    def _at(self, alphas: Any) -> Callable[[Builder, ir.Value, Sequence[ir.Value]], Points]:
-        _, at = line(self.plan, self.start, alphas)
-        return lambda op, turn, states: at(op, turn)
+    def _at(self, alphas: Any) -> At:
+        return line(self.plan, self.start, alphas)[1]
 
 
 def ship_layer(

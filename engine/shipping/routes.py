@@ -22,8 +22,7 @@ from onnxplain.engine.method import Plan, Subject
 from onnxplain.engine.paths import BlurPath
 from onnxplain.engine.places import spatial_axes
 from onnxplain.engine.shipping.products import along
-from onnxplain.engine.shipping.straight import line
-from onnxplain.engine.shipping.turns import Points
+from onnxplain.engine.shipping.turns import At, Points
 from onnxplain.engine.subgraphs import control, formal, new_graph, returned
 
 #: Share of the way below which two lengths are the same in float32: a little more than its rounding.
@@ -37,11 +36,13 @@ class Route(Protocol):
         count: Number of steps.
         start: Where it begins, per subject.
         states: What is known before the first step.
+        ways: A factor that all moves have, per subject, which is multiplied by once; empty where they have none.
     """
 
     count: int
     start: Points
     states: Sequence[ir.Value]
+    ways: Points
 
     def points(self, op: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
         """Where the model is evaluated."""
@@ -54,8 +55,21 @@ class Route(Protocol):
         ...
 
 
+def line(plan: Plan, start: Points, alphas: Any) -> tuple[dict[str, ir.Value], At]:
+    """Ways ``x - x'`` per subject, and the points ``x' + alpha (x - x')`` turn by turn."""
+    op = plan.rewriter.op
+    at_alpha = op.constant(np.asarray(alphas), plan.subjects[0].value.dtype)
+    ways = {s.name: op.Sub(s.value, start[s.name]) for s in plan.subjects}
+
+    def at(inner: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
+        alpha = inner.Gather(at_alpha, turn, axis=0)
+        return {n: inner.Add(start[n], inner.Mul(alpha, way)) for n, way in ways.items()}
+
+    return ways, at
+
+
 class StraightRoute:
-    """``x' + alpha (x - x')``; the moves are ``weight (x - x')``.
+    """``x' + alpha (x - x')``; the moves are weights, and their factor ``x - x'``.
 
     Args:
         plan: The graph.
@@ -68,16 +82,17 @@ class StraightRoute:
         self.start: Points = start
         self.states: Sequence[ir.Value] = ()
         self.weights = plan.rewriter.op.constant(np.asarray(weights), plan.subjects[0].value.dtype)
+        self.ways: Points
         self.ways, self._at = line(plan, start, alphas)
 
     def points(self, op: Builder, turn: ir.Value, states: Sequence[ir.Value]) -> Points:
-        return self._at(op, turn)
+        return self._at(op, turn, states)
 
     def moves(
         self, op: Builder, turn: ir.Value, states: Sequence[ir.Value], gradients: Points
     ) -> tuple[Points, Sequence[ir.Value]]:
         weight = op.Gather(self.weights, turn, axis=0)
-        return {n: op.Mul(weight, way) for n, way in self.ways.items()}, ()
+        return dict.fromkeys(self.ways, weight), ()
 
 
 class BlurRoute:
@@ -97,6 +112,7 @@ class BlurRoute:
     def __init__(self, plan: Plan, sigma: float, steps: int, square_root: bool = False, leading: bool = False) -> None:
         self.plan, self.count = plan, steps
         self.states: Sequence[ir.Value] = ()
+        self.ways: Points = {}
         shares = np.arange(steps + 1) / steps
         sigmas = sigma * (np.sqrt(shares) if square_root else shares)
         ends = np.arange(steps)[::-1]
@@ -211,6 +227,7 @@ class GuidedRoute:
         z = op.Add(self.low, 0.0)
         z.shape = ir.Shape([None, None])
         self.states: Sequence[ir.Value] = [z]
+        self.ways: Points = {}
 
     def _join(self, op: Builder, points: Points) -> ir.Value:
         """``[N, D]``: all subjects' features compete with each other."""

@@ -9,9 +9,8 @@ import onnx_ir as ir
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.layout import total_per_sample
 from onnxplain.engine.method import Plan, Subject, deliver
-from onnxplain.engine.shipping.loop import score_at
 from onnxplain.engine.shipping.routes import Route
-from onnxplain.engine.shipping.turns import Points, Turn, left_over, over_turns, zeros
+from onnxplain.engine.shipping.turns import Points, Turn, gradients_of, left_over, over_turns, score_at, zeros
 
 #: Attributions along one way; the score at its beginning is given.
 Gather = Callable[[Plan, Route, ir.Value], dict[str, ir.Value]]
@@ -47,7 +46,7 @@ def mean(op: Builder, values: Sequence[ir.Value]) -> ir.Value:
 
 def integral(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Value]:
     """Sum of gradient times move."""
-    clean, count = _gradients(plan), len(plan.subjects)
+    clean, count = gradients_of(plan), len(plan.subjects)
 
     def step(turn: Turn) -> tuple[Sequence[ir.Value], Sequence[ir.Value]]:
         gradients = {s.name: turn.of(clean[s.name]) for s in plan.subjects}
@@ -61,7 +60,8 @@ def integral(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Value]:
         return route.points(op, turn, states[count:])
 
     sums = over_turns(plan, route.count, at, list(clean.values()), step, starts, ahead=not route.states)
-    return {s.name: total for s, total in zip(plan.subjects, sums, strict=False)}
+    found = {s.name: total for s, total in zip(plan.subjects, sums, strict=False)}
+    return {n: plan.rewriter.op.Mul(route.ways[n], total) if route.ways else total for n, total in found.items()}
 
 
 def shared_changes(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Value]:
@@ -69,7 +69,7 @@ def shared_changes(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Va
 
     A step that begins where the gradient is zero is shared out by the gradient at its end.
     """
-    op, clean, count = plan.rewriter.op, _gradients(plan), len(plan.subjects)
+    op, clean, count = plan.rewriter.op, gradients_of(plan), len(plan.subjects)
 
     def finish(where: Builder, states: Sequence[ir.Value], after: Sequence[ir.Value], now: ir.Value) -> list[ir.Value]:
         totals, before, last = states[:count], states[count : 2 * count], states[2 * count]
@@ -98,14 +98,6 @@ def shared_changes(plan: Plan, route: Route, score: ir.Value) -> dict[str, ir.Va
     left = over_turns(plan, route.count, at, wanted, step, starts, ahead=not route.states)
     totals = finish(op, left, begin, plan.seed.score)
     return {s.name: total for s, total in zip(plan.subjects, totals, strict=True)}
-
-
-def _gradients(plan: Plan) -> dict[str, ir.Value]:
-    """At the input; they have its sizes."""
-    found = plan.gradients()
-    for subject in plan.subjects:
-        found[subject.name].shape = found[subject.name].shape or subject.value.shape
-    return found
 
 
 def _shares(op: Builder, plan: Plan, gradients: Mapping[str, ir.Value]) -> list[ir.Value]:

@@ -1,9 +1,12 @@
 """Whatever the graph has computed at the input, computed again at other points, inside the graph.
 
-The body of an ONNX ``Loop`` holds a copy of the nodes that lead from what is replaced to what is wanted there: of the
-forward pass, and of the walk and the map behind it where those are wanted. So any method's result can be had at other
-points. Weights are read from the graph around, the target stays that of the clean input, and memory is that of one
-turn. Few points lie side by side in the batch instead, where they are known beforehand.
+Points that are known beforehand lie side by side in the batch, or else one at a time in the body of an ONNX ``Loop``;
+:mod:`onnxplain.engine.shipping.staging` says which. Either holds a copy of the nodes that lead from what is replaced to
+what is wanted there: of the forward pass, and of the walk and the map behind it where those are wanted. So any method's
+result can be had at other points. Where scores and plain gradients are all that is wanted, the walk goes over the copied
+forward pass instead of being copied: its sizes then fit a batch that the model was exported without.
+
+Weights are those of the graph, the target stays that of the clean input.
 """
 
 from __future__ import annotations
@@ -13,16 +16,17 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxplain.engine.backward import backward
 from onnxplain.engine.graph.builder import Builder
 from onnxplain.engine.graph.captures import operands
-from onnxplain.engine.graph.replay import replay
 from onnxplain.engine.graph.shapes import dims
 from onnxplain.engine.layout import total_per_sample, zeros_like
 from onnxplain.engine.method import Plan
-from onnxplain.engine.shipping.enlarged import again, between, joined, staging_of
+from onnxplain.engine.shipping.enlarged import again, between, joined, staging_of, takes_any_batch
 from onnxplain.engine.subgraphs import control, formal, new_graph, returned
 
-#: The most turns that are written out one by one of a file's own accord: each takes some nodes.
+#: The most turns that are written out one by one of a file's own accord: each takes some nodes. Those that take
+#: gradients may be more: in a loop some would go the other way at a kink (see :mod:`.staging`).
 MOST_WRITTEN = 64
 
 #: Points per subject.
@@ -39,6 +43,7 @@ class Turn:
         states: What the turns before have left.
         points: Where the model is evaluated, per subject.
         twins: What stands here in the place of a value of the graph around.
+        beside: Scores at the further points that were asked for, ``[N]`` each.
     """
 
     op: Builder
@@ -46,6 +51,7 @@ class Turn:
     states: Sequence[ir.Value]
     points: Points
     twins: Mapping[ir.Value, ir.Value]
+    beside: Sequence[ir.Value] = ()
 
     def of(self, value: ir.Value) -> ir.Value:
         """A value of the graph around, as it is at this turn's points."""
@@ -74,6 +80,7 @@ def over_turns(
     listed: Sequence[ir.Value] = (),
     swap: Swap | None = None,
     ahead: bool = True,
+    beside: Sequence[At] = (),
 ) -> list[ir.Value]:
     """Emit the evaluation of points, in a loop or side by side in the batch as :mod:`.staging` has it.
 
@@ -87,18 +94,20 @@ def over_turns(
         listed: For each list that the turns fill, a value of the shape of one entry.
         swap: Emits what else is replaced in a turn.
         ahead: Whether the points are known before the first turn, and no turn needs more memory than it shows.
+        beside: Emit further points of a turn, at which the score alone is wanted.
 
     Returns:
         The states after the last turn, and the lists, ``[count, ...]``.
     """
-    together = _together(plan, count, wanted, ahead and swap is None)
+    copies = _Copies(plan, wanted, swap, [at, *beside])
+    together = _together(copies, count, ahead)
     if together is None or not isinstance(count, int):
-        return _looped(plan, count, at, wanted, step, starts, listed, swap)
+        return _looped(copies, count, step, starts, listed)
     op, states = plan.rewriter.op, list(starts)
     lists: list[list[ir.Value]] = [[] for _ in listed]
     for first in range(0, count, together):
         numbers = range(first, min(first + together, count))
-        for turn in _side_by_side(plan, numbers, at, wanted, states, swap):
+        for turn in _side_by_side(copies, numbers, states):
             turn.states = states
             left, entries = step(turn)
             states = list(left)
@@ -109,27 +118,68 @@ def over_turns(
     return [*states, *(op.Concat(*entries, axis=0) for entries in lists)]
 
 
+# ----- what is copied -------------------------------------------------------------------------------------
+
+
+class _Copies:
+    """What is wanted of the graph, and how it is had at other points.
+
+    Attributes:
+        plan, wanted, swap: As for :func:`over_turns`.
+        places: Emit the points of a turn; those of the first are where all is wanted, at the others the score is.
+        slopes: Subject per wanted gradient, where gradients and the score are all that is wanted; else None.
+        nodes: What is evaluated at a point, of the graph around.
+    """
+
+    def __init__(self, plan: Plan, wanted: Sequence[ir.Value], swap: Swap | None, places: Sequence[At]) -> None:
+        self.plan, self.wanted, self.swap, self.places = plan, wanted, swap, places
+        slopes = plan.slopes or {}
+        plain = swap is None and all(v in slopes or v is plan.seed.score for v in wanted)
+        self.slopes = {v: slopes[v] for v in wanted if v in slopes} if plain else None
+        self.nodes = between(plan.rewriter.graph, wanted if self.slopes is None else [plan.seed.score])
+
+    def points(self, op: Builder, number: ir.Value, states: Sequence[ir.Value]) -> list[Points]:
+        """Emit the points of a turn, in their subjects' sizes."""
+        return [_described(self.plan, at(op, number, states)) for at in self.places]
+
+    def of(self, op: Builder, points: Points, number: ir.Value, times: int = 1) -> dict[ir.Value, ir.Value]:
+        """Emit copies at points; ``times`` of them for each sample, behind each other."""
+        plan, seed = self.plan, self.plan.seed
+        if not self.slopes:
+            more = {} if self.swap is None else self.swap(op, number)
+            return again(plan, points, op, self.wanted, times, more=more)
+        start = len(op.graph)
+        twins = again(plan, points, op, [seed.explained, seed.cotangent, seed.score], times)
+        explained, cotangent = (twins.get(v, v) for v in (seed.explained, seed.cotangent))
+        places = {v: points[s.name] for v, s in self.slopes.items()}
+        found = backward(op, list(op.graph)[start:], {explained: cotangent}, list(points.values())).of
+        slopes = {v: found[p] if p in found else zeros_like(op, p) for v, p in places.items()}
+        return {**slopes, seed.score: twins.get(seed.score, seed.score)}
+
+    def scores(self, op: Builder, places: Sequence[Points], times: int = 1) -> list[ir.Value]:
+        """Emit the scores at further points, as :meth:`of` does."""
+        score = self.plan.seed.score
+        return [again(self.plan, points, op, [score], times).get(score, score) for points in places]
+
+
 # ----- in a loop ------------------------------------------------------------------------------------------
 
 
 def _looped(
-    plan: Plan,
+    copies: _Copies,
     count: int | ir.Value,
-    at: At,
-    wanted: Sequence[ir.Value],
     step: Step,
     starts: Sequence[ir.Value],
     listed: Sequence[ir.Value],
-    swap: Swap | None,
 ) -> list[ir.Value]:
-    op = plan.rewriter.op
+    op = copies.plan.rewriter.op
     graph, inner = new_graph(op, "turns")
     number = formal(inner, graph, op.constant(0, ir.DataType.INT64), "turn")
     going = formal(inner, graph, op.constant(True, ir.DataType.BOOL), "going")
     states = [formal(inner, graph, s, "state") for s in starts]
-    points = at(inner, number, states)
-    twins = _twins(plan, inner, points, wanted, swap(inner, number) if swap is not None else {})
-    left, entries = step(Turn(inner, number, states, points, twins))
+    points, *further = copies.points(inner, number, states)
+    twins = copies.of(inner, points, number)
+    left, entries = step(Turn(inner, number, states, points, twins, copies.scores(inner, further)))
     returned(inner, graph, [going, *left, *entries], [going, *starts, *listed])
     likes = [*starts, *(_list_of(like, count) for like in listed)]
     trips = op.constant(count, ir.DataType.INT64) if isinstance(count, int) else count
@@ -147,58 +197,63 @@ def _list_of(entry: ir.Value, count: int | ir.Value) -> ir.Value:
 # ----- side by side ---------------------------------------------------------------------------------------
 
 
-def _together(plan: Plan, count: int | ir.Value, wanted: Sequence[ir.Value], ahead: bool) -> int | None:
+def _together(copies: _Copies, count: int | ir.Value, ahead: bool) -> int | None:
     """How many turns lie side by side in the batch; None for a loop."""
+    plan = copies.plan
     staging = staging_of(plan)
     if not isinstance(count, int) or count < 1:
         return None
-    if staging.points == "auto" and count > MOST_WRITTEN and staging.has_loops:
+    if staging.points == "auto" and count > MOST_WRITTEN and staging.has_loops and not copies.slopes:
         return None
-    nodes = between(plan.rewriter.graph, wanted)
-    return staging.at_once(count, nodes, ahead and _grows(plan, wanted, nodes))
+    plain = copies.slopes is not None
+    free = ahead and copies.swap is None and (takes_any_batch(plan) if plain else _grows(copies))
+    return staging.at_once(count, copies.nodes, free)
 
 
-def _grows(plan: Plan, wanted: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> bool:
+def _grows(copies: _Copies) -> bool:
     """Whether what is wanted is known to have the batch in front, and the batch to be open.
 
     What the caller gives beside the model's inputs and the target (a baseline) has a batch of its own, which nobody
     knows here.
     """
+    plan = copies.plan
     first = [known[0] if (known := dims(s.value)) else None for s in plan.subjects]
     if not first or not isinstance(first[0], str) or len(set(first)) > 1:
         return False
     added = set(plan.rewriter.added_inputs) - {plan.seed.feed}
-    if any(x.name in added for node in nodes for x in operands(node) if x.is_graph_input()):
+    if any(x.name in added for node in copies.nodes for x in operands(node) if x.is_graph_input()):
         return False
-    sizes = [dims(v) for v in wanted if v is not plan.seed.score]
+    sizes = [dims(v) for v in copies.wanted if v is not plan.seed.score]
     return all(known is not None and len(known) > 0 and known[0] == first[0] for known in sizes)
 
 
-def _side_by_side(
-    plan: Plan,
-    numbers: Sequence[int],
-    at: At,
-    wanted: Sequence[ir.Value],
-    states: Sequence[ir.Value],
-    swap: Swap | None,
-) -> Iterator[Turn]:
+def _side_by_side(copies: _Copies, numbers: Sequence[int], states: Sequence[ir.Value]) -> Iterator[Turn]:
     """Several points of every sample as one batch: the first of all samples, the second of all, and so on."""
-    op, count = plan.rewriter.op, len(numbers)
+    op, count = copies.plan.rewriter.op, len(numbers)
     written = [op.constant(number, ir.DataType.INT64) for number in numbers]
-    places = [at(op, number, states) for number in written]
+    places = [copies.points(op, number, states) for number in written]
+    whole, *further = (_joined(op, some) for some in zip(*places, strict=True))
+    found = copies.of(op, whole, written[0], count)
+    parts = {v: _parts(op, found[v], v, count) for v in copies.wanted if found.get(v, v) is not v}
+    beside = [_parts(op, score, copies.plan.seed.score, count) for score in copies.scores(op, further, count)]
+    for turn, (number, (points, *_)) in enumerate(zip(written, places, strict=True)):
+        twins = {v: some[turn] for v, some in parts.items()}
+        yield Turn(op, number, states, points, twins, [some[turn] for some in beside])
+
+
+def _joined(op: Builder, places: Sequence[Points]) -> Points:
+    """Points behind each other along the batch, per subject."""
+    return {name: joined(op, [place[name] for place in places]) for name in places[0]}
+
+
+def _parts(op: Builder, value: ir.Value, like: ir.Value, count: int) -> list[ir.Value]:
+    """The turns' own parts of what was computed for all of them, each in the shape of ``like``."""
     if count == 1:
-        twins = _twins(plan, op, places[0], wanted, swap(op, written[0]) if swap is not None else {})
-        yield Turn(op, written[0], states, places[0], twins)
-        return
-    for points in places:
-        _describe(plan, points)
-    found = again(plan, {n: joined(op, [p[n] for p in places]) for n in places[0]}, op, wanted, count)
-    parts = {v: op.emit("Split", [found[v]], outputs=count, axis=0, num_outputs=count) for v in wanted if v in found}
-    for value, some in parts.items():
-        for part in some:
-            part.shape = value.shape
-    for turn, (number, points) in enumerate(zip(written, places, strict=True)):
-        yield Turn(op, number, states, points, {v: some[turn] for v, some in parts.items()})
+        return [value]
+    parts = op.emit("Split", [value], outputs=count, axis=0, num_outputs=count)
+    for part in parts:
+        part.shape = like.shape
+    return list(parts)
 
 
 # ----- what both need -------------------------------------------------------------------------------------
@@ -206,25 +261,22 @@ def _side_by_side(
 
 def at_points(plan: Plan, points: Points, wanted: Sequence[ir.Value]) -> list[ir.Value]:
     """Emit values of the graph once more, at other points, with the clean input's target; no loop."""
-    twins = _twins(plan, plan.rewriter.op, points, wanted, {})
+    twins = again(plan, _described(plan, points), plan.rewriter.op, wanted)
     return [twins.get(v, v) for v in wanted]
 
 
-def _twins(
-    plan: Plan, op: Builder, points: Points, wanted: Sequence[ir.Value], more: Mapping[ir.Value, ir.Value]
-) -> dict[ir.Value, ir.Value]:
-    _describe(plan, points)
-    replaced = {s.value: points[s.name] for s in plan.subjects}
-    if plan.seed.index is not None:
-        replaced[plan.seed.index] = plan.seed.index
-    return replay(op, between(plan.rewriter.graph, wanted), {**replaced, **more})
+def score_at(plan: Plan, points: Points) -> ir.Value:
+    """Emit the score at other points, ``[N]``, with the clean input's target."""
+    (score,) = at_points(plan, points, [plan.seed.score])
+    return score
 
 
-def _describe(plan: Plan, points: Points) -> None:
-    """Points have their subjects' sizes."""
+def _described(plan: Plan, points: Points) -> Points:
+    """The points, which have their subjects' sizes."""
     for subject in plan.subjects:
         if points[subject.name] is not subject.value:
             points[subject.name].shape = subject.value.shape
+    return points
 
 
 def summed(
@@ -236,11 +288,12 @@ def summed(
     likes: Sequence[ir.Value],
     swap: Swap | None = None,
     ahead: bool = True,
+    beside: Sequence[At] = (),
 ) -> list[ir.Value]:
     """Emit the evaluation of points that adds something up, turn by turn.
 
     Args:
-        plan, count, at, wanted, swap, ahead: As for :func:`over_turns`.
+        plan, count, at, wanted, swap, ahead, beside: As for :func:`over_turns`.
         add: Emits what a turn adds to each sum.
         likes: Values of the sums' shapes.
     """
@@ -248,7 +301,9 @@ def summed(
     def step(turn: Turn) -> tuple[Sequence[ir.Value], Sequence[ir.Value]]:
         return [turn.op.Add(s, part) for s, part in zip(turn.states, add(turn), strict=True)], []
 
-    return over_turns(plan, count, at, wanted, step, [zeros(plan, like) for like in likes], swap=swap, ahead=ahead)
+    begin = {like: zeros(plan, like) for like in likes}
+    starts = [begin[like] for like in likes]
+    return over_turns(plan, count, at, wanted, step, starts, swap=swap, ahead=ahead, beside=beside)
 
 
 def zeros(plan: Plan, like: ir.Value) -> ir.Value:
@@ -256,6 +311,14 @@ def zeros(plan: Plan, like: ir.Value) -> ir.Value:
     made = zeros_like(plan.rewriter.op, like)
     made.shape = like.shape
     return made
+
+
+def gradients_of(plan: Plan) -> dict[str, ir.Value]:
+    """Gradients at the input per subject, in its sizes."""
+    found = plan.gradients()
+    for subject in plan.subjects:
+        found[subject.name].shape = found[subject.name].shape or subject.value.shape
+    return found
 
 
 def per_sample(plan: Plan) -> ir.Value:

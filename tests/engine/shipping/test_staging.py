@@ -129,19 +129,45 @@ def test_words_are_looked_up_once_and_their_vectors_travel(tmp_path: Path) -> No
     assert len(looked_up) == 1
 
 
+#: Methods that take scores and plain gradients at their points, and nothing else of the graph.
+GROWING = {
+    **METHODS,
+    "idgi": {"steps": 5},
+    "blur_ig": {"steps": 5, "sigma": 2.0},
+    "smoothed": {"draws": 5, "around": "gradient"},
+    "rise": {"draws": 5, "cells": 2},
+}
+
+
+@pytest.mark.parametrize("method", GROWING)
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_fixed_batch_grows_inside_where_the_graph_allows_it(size: int, tmp_path: Path) -> None:
+def test_a_fixed_batch_grows_inside_where_the_graph_allows_it(size: int, method: str, tmp_path: Path) -> None:
     proto, x = batch()
     fixed = with_batch(proto, size)
-    explainer = ox.compile(fixed, method="integrated_gradients", **METHODS["integrated_gradients"])
+    explainer = ox.compile(fixed, method=method, **GROWING[method])
     path = explainer.save(tmp_path / "e.onnx", points="batched")
-    free = ox.compile(proto, method="integrated_gradients", **METHODS["integrated_gradients"])
+    free = ox.compile(proto, method=method, **GROWING[method])
     assert operators(path).count("Conv") == operators(free.save(tmp_path / "f.onnx", points="batched")).count("Conv")
     first = onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0]
     assert first.dim_value == size, "the interface stays as it was"
     found = run(path, {"x": x[:size], "target": np.zeros(size, np.int64)})
     wanted = free(x[:size], target=0).attributions["x"]
     np.testing.assert_allclose(found["attribution"], wanted, atol=CLOSE * np.abs(wanted).max())
+
+
+def test_a_fixed_batch_grows_with_an_input_that_no_gradient_reaches(tmp_path: Path) -> None:
+    nodes = [node("Floor", "b", "f"), node("Tanh", "a", "t"), node("Add", "t f", "s"), node("Gemm", "s w", "y")]
+    weights = {"w": RNG.normal(size=(4, 3))}
+    proto = model(nodes, {"a": [2, 4], "b": [2, 4]}, {"y": [2, 3]}, weights)
+    feeds = {name: RNG.normal(size=(2, 4)).astype(np.float32) for name in "ab"}
+    explainer = ox.compile(proto, method="integrated_gradients", **METHODS["integrated_gradients"])
+    path = explainer.save(tmp_path / "e.onnx", points="batched")
+    # The answer, the score of the baseline, and all points at once.
+    assert operators(path).count("Tanh") == 2 + 1
+    found = run(path, {**feeds, "target": np.array([0, 2])})
+    wanted = explainer(feeds, target=[0, 2]).attributions
+    np.testing.assert_allclose(found["attribution/a"], wanted["a"], atol=CLOSE * np.abs(wanted["a"]).max())
+    assert not found["attribution/b"].any() and not wanted["b"].any()
 
 
 @pytest.mark.parametrize(
