@@ -171,8 +171,9 @@ def _check(loaded: Model, target: str | None, wrt: Sequence[str] | None) -> tupl
 
 
 def _default_wrt(model: Model, rewriter: Rewriter) -> list[str]:
-    floats = [v.name or "" for v in rewriter.graph.inputs if is_float(v) and _has_samples(model, v)]
-    return floats or model.embeddings()[:1]
+    floats = [v for v in rewriter.graph.inputs if is_float(v)]
+    batched = [v.name or "" for v in floats if _has_samples(model, v)]
+    return batched or model.embeddings()[:1] or [v.name or "" for v in floats]
 
 
 def _has_samples(model: Model, value: ir.Value) -> bool:

@@ -62,7 +62,7 @@ def sample_axis(labels: Labels, known: Dims | None, batch: Dim) -> SampleAxis | 
             return SampleAxis(index, len(labels), joined=True)
     if batch == 1:
         return SampleAxis(0, len(known or ()), joined=True)  # all that there is belongs to the one sample
-    if known is None or batch is None:
+    if known is None or not batch:  # a batch of 0 divides nothing
         return None
     if isinstance(batch, str):
         return SampleAxis(known.index(batch), len(known)) if known.count(batch) == 1 else None

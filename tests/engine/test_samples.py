@@ -38,6 +38,7 @@ HEADS = Joined((("batch", "N"), (None, 2)))
         ((), (15, 3), 3, None),  # either samples and steps are joined, or 3 is something else
         ((), (None, 3), 3, None),
         ((), (5, 4), None, None),
+        ((), (0, 4), 0, None),  # as malformed files have it
     ],
 )
 def test_what_tells_the_axis(labels: Labels, known: Dims | None, batch: Dim, expected: SampleAxis | None) -> None:
