@@ -33,8 +33,15 @@ def check(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", "-m", metavar="NAME", help="What that file computes.")
-    ] = "fullgrad",
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            metavar="NAME",
+            show_default=False,
+            help="Ask about this method, and what else it refuses; a file computes fullgrad by default.",
+        ),
+    ] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -45,7 +52,8 @@ def check(
     import onnxplain
     from onnxplain.engine.method import METHODS
 
-    METHODS.get(method)  # refuses an unknown name, with a profile or without
+    if method is not None:
+        METHODS.get(method)  # refuses an unknown name, with a profile or without
     report = onnxplain.check(model, target=output, wrt=wrt or None, profile=profile, method=method)
     if as_json:
         show_json({"model": str(model), **report.to_dict()})
@@ -79,16 +87,25 @@ def show_report(report: CheckReport, model: Path) -> None:
         _show_operators(report)
     _show_places("in the way", report.obstacles)
     _show_places("the gradient ends at", report.blocked)
+    _show_places("no full-gradient terms at", report.incomplete)
+    for note in report.notes:
+        screen.print(f"note: {note}", style="dim")
     if report.profile and report.ok:
         show_fallbacks(report.fallbacks, report.profile)
+    screen.print(Text.assemble(("ok: ", "bold green") if report.ok else ("no: ", "bold red"), _verdict(report)))
+
+
+def _verdict(report: CheckReport) -> str:
     if report.problem:
-        screen.print(Text.assemble(("no: ", "bold red"), report.problem))
-    elif report.ok:
-        part = ", except for the part behind the nodes named above" if report.blocked else ""
-        screen.print(Text.assemble(("ok: ", "bold green"), f"every operator on the way has a rule{part}"))
-    else:
-        count = len(report.obstacles)
-        screen.print(Text.assemble(("no: ", "bold red"), f"{count} node{'s' * (count > 1)} without a sound rule"))
+        return report.problem
+    if not report.ok:
+        count, whom = len(report.obstacles), report.method or "an explanation"
+        return f"{count} node{'s' * (count > 1)} in the way of {whom}"
+    if not all(o.gradient for o in report.operators):
+        return f"{report.method} can be computed, without the rules that are missing above"
+    part = ", except for the part behind the nodes named above" if report.blocked else ""
+    terms = "; full-gradient terms are not defined at the nodes named above" if report.incomplete else ""
+    return f"every operator on the way has a rule{part}{terms}"
 
 
 def _show_operators(report: CheckReport) -> None:

@@ -17,7 +17,7 @@ from onnxplain.engine.explanation import Array, Explanation
 from onnxplain.engine.graph.passes.dequantize import is_quantised
 from onnxplain.engine.graph.shadow import QUANTISATIONS
 from onnxplain.engine.graph.shapes import Dims, batched_inputs, dims, is_float
-from onnxplain.engine.heads import HEADS, Head, is_rounded, trailing_activation
+from onnxplain.engine.heads import HEADS, Head, in_words
 from onnxplain.engine.inputs import validate_feeds
 from onnxplain.engine.loading import Model
 from onnxplain.engine.method import Method, Parts, Plan, Run, Subject
@@ -233,16 +233,21 @@ class CompiledExplainer:
         rewriter.op.portable, rewriter.op.lacks = running.portable, running.lacks
         return rewriter
 
-    def _build(self, slots: Sequence[Slot]) -> Program:
+    def draft(self, slots: Sequence[Slot] = (Slot(),)) -> tuple[Rewriter, list[Plan]]:
+        """The rewritten graph with all that the method adds, and no session: what a method refuses is refused here."""
         rewriter = self._rewriter()
         names = self._subject_names(rewriter)
-        inner = [n for n in names if n not in self.declared]
-        prelude = self._prelude(inner) if inner and self.method.walks else None
-        subjects = [self._subject(rewriter, n, n in inner, prelude is not None) for n in names]
+        subjects = [self._subject(rewriter, n, n not in self.declared, self.method.walks) for n in names]
         plans = [self._plan(rewriter, slot, subjects) for slot in slots]
         for subject in subjects:
-            if subject.inner and prelude is None:
+            if subject.inner and not self.method.walks:
                 plans[0].output(f"value/{subject.name}", subject.value)
+        return rewriter, plans
+
+    def _build(self, slots: Sequence[Slot]) -> Program:
+        rewriter, plans = self.draft(slots)
+        inner = [s.name for s in plans[0].subjects if s.inner]
+        prelude = self._prelude(inner) if inner and self.method.walks else None
         model = rewriter.finish({"onnxplain.method": self.method.name})
         spell(model, rewriter.op.lacks)
         session = Session(model, self.providers, threads=self.threads, custom_ops=self.custom_ops)
@@ -442,6 +447,7 @@ class CompiledExplainer:
         notes += [f"{n} did not load ({why}); it ran on {session.providers[0]}" for n, why in session.absent.items()]
         rewriter = view.plan.rewriter
         output = rewriter.output_value(view.plan.output_name)
+        head, head_note = (self.head, "") if rewriter.is_inner(output) else in_words(output, self.head)
         return Explanation(
             attributions=parts.attributions,
             saliency=parts.saliency,
@@ -449,12 +455,12 @@ class CompiledExplainer:
             target=view.target,
             target_shape=view.target_shape,
             target_words=view.request.words,
-            head=self.head,
+            head=head,
             output=view.output,
             outputs=view.call.own_outputs,
             method=self.method.name,
             options=self.method.options(),
-            head_note="" if rewriter.is_inner(output) else self._head_note(output),
+            head_note=head_note,
             seed=seed,
             terms=parts.terms,
             baseline_score=parts.baseline_score,
@@ -466,14 +472,6 @@ class CompiledExplainer:
             standard_errors=parts.standard_errors,
             provenance=self._provenance(view),
         )
-
-    def _head_note(self, output: ir.Value) -> str:
-        node, _ = trailing_activation(output)
-        if node is None:
-            return "the answer is quantised; what is rounded to it is explained" if is_rounded(output) else ""
-        if self.head in ("logit", "margin"):
-            return f"the output ends in {node.op_type}; the logit in front of it is explained"
-        return f"the output ends in {node.op_type}"
 
     @cached_property
     def _fixed(self) -> dict[str, Any]:

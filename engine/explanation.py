@@ -139,7 +139,8 @@ class Explanation:
         target: ``[N]`` flat index of the explained element; None where weights were given.
         target_shape: Shape of one sample's output, for reading the flat index.
         target_words: What was explained in words, where no index says it.
-        head: ``logit``, ``probability``, ``log_probability`` or ``margin``: what scalar was explained.
+        head: ``logit``, ``probability``, ``log_probability`` or ``margin``: what scalar was explained. ``output`` for an
+            answer that is not known to be a logit, as a tree ensemble's.
         head_note: In words, where a trailing activation was recognised.
         output: Name of the explained output.
         outputs: The model's own outputs.

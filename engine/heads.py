@@ -22,6 +22,7 @@ HEADS: tuple[str, ...] = get_args(Head)
 
 #: Operators through which a trailing softmax is still recognised; they only rearrange its result.
 _TRANSPARENT = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+_CLASSICAL = "ai.onnx.ml"
 _SQUASHING = {"Softmax", "LogSoftmax", "Sigmoid"}
 
 
@@ -39,6 +40,27 @@ def is_rounded(output: ir.Value) -> bool:
     node, _ = trailing_activation(output)
     logit = node.inputs[0] if node is not None else None
     return any(_end(v)[2] is not None for v in (output, logit) if v is not None)
+
+
+def in_words(output: ir.Value, head: Head) -> tuple[str, str]:
+    """How a result calls what was explained.
+
+    Args:
+        output: A float output of the model.
+        head: What was asked for.
+
+    Returns:
+        The head's name, or ``output`` where a logit was asked for and an operator of classical models makes the answer: a
+        tree ensemble gives probabilities, sums or votes. And a note, where the output ends in an activation or a rounding.
+    """
+    node, _ = trailing_activation(output)
+    if node is not None:
+        front = "; the logit in front of it is explained" if head in ("logit", "margin") else ""
+        return head, f"the output ends in {node.op_type}{front}"
+    end = _end(output)[0].producer()
+    unknown = head == "logit" and end is not None and end.domain == _CLASSICAL
+    note = "the answer is quantised; what is rounded to it is explained" if is_rounded(output) else ""
+    return "output" if unknown else head, note
 
 
 def _end(output: ir.Value) -> tuple[ir.Value, list[ir.Node], set[str] | None]:

@@ -13,7 +13,7 @@ tensor is right whatever its axes are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -62,7 +62,7 @@ def sample_axis(labels: Labels, known: Dims | None, batch: Dim) -> SampleAxis | 
             return SampleAxis(index, len(labels), joined=True)
     if batch == 1:
         return SampleAxis(0, len(known or ()), joined=True)  # all that there is belongs to the one sample
-    if known is None or batch is None:
+    if known is None or not batch:  # a batch of 0 divides nothing
         return None
     if isinstance(batch, str):
         return SampleAxis(known.index(batch), len(known)) if known.count(batch) == 1 else None
@@ -137,31 +137,87 @@ def check_batch_first(nodes: Sequence[ir.Node], sources: Mapping[ir.Value, Label
         explained: What is explained, a row per sample.
 
     Raises:
-        UnsupportedNodeError: A recurrent node goes through that axis step by step, or attention over it is normalised.
+        UnsupportedNodeError: A recurrent node goes through that axis step by step, or attention is over it.
         InputError: The answer's first axis is another one of the input's.
     """
-    places = find_places(nodes, sources)
-    batch = {(dims(v) or (None,))[0] for v in sources}
-    for node in nodes if batch != {1} else ():
-        for value, axis, name, operator in _gone_through(node):
-            labels, known = places.get(value, ()), dims(value) or ()
-            symbol = known[axis] if axis < len(known) else None
-            if (axis < len(labels) and labels[axis] == "batch") or (isinstance(symbol, str) and symbol in batch):
-                reason = "it goes step by step through the input's first axis, which is taken for the batch"
-                raise UnsupportedNodeError(name, operator, reason, _BATCH_FIRST)
-        if node.op_type == "Softmax" and node.domain == "" and node.inputs[0] is not None:
-            labels, written = places.get(node.inputs[0], ()), node.attributes.get("axis")
-            if labels and labels[written.as_int() if written is not None else -1] == "batch":
-                reason = "it normalises over the input's first axis, which is taken for the batch"
-                raise UnsupportedNodeError(label(node), describe(node), reason, _BATCH_FIRST)
+    for refusal in batch_refusals(nodes, sources, explained):
+        raise refusal
+
+
+def batch_refusals(
+    nodes: Sequence[ir.Node], sources: Mapping[ir.Value, Labels], explained: ir.Value
+) -> Iterator[UnsupportedNodeError | InputError]:
+    """All that :func:`check_batch_first` refuses, the node's first."""
+    sizes = [dims(v) or (None,) for v in sources]
+    if {known[0] for known in sizes} != {1}:
+        symbols: set[Dim] = {known[0] for known in sizes if isinstance(known[0], str) and known.count(known[0]) == 1}
+        yield from _over_batch(nodes, sources, symbols)
     rows = (dims(explained) or (None,))[0]
     for value in sources:
         first, *others = dims(value) or (None,)
         if None not in (rows, first) and type(rows) is type(first) and rows != first and rows in others and first != 1:
-            raise InputError(
+            yield InputError(
                 f"the answer's first axis ({rows}) is axis {1 + others.index(rows)} of '{value.name}', whose first axis "
                 f"({first}) is taken for the batch; {_BATCH_FIRST}"
             )
+
+
+def _over_batch(
+    nodes: Sequence[ir.Node], sources: Mapping[ir.Value, Labels], symbols: set[Dim]
+) -> Iterator[UnsupportedNodeError]:
+    """Nodes that let entries of the first axis see each other."""
+    places, made = find_places(nodes, sources), set[ir.Value]()
+
+    def is_batch(value: ir.Value, axis: int) -> bool:
+        labels, known = places.get(value, ()), dims(value) or ()
+        labelled = -len(labels) <= axis < len(labels) and labels[axis] == "batch"
+        return labelled or (-len(known) <= axis < len(known) and known[axis] in symbols)
+
+    for node in nodes:
+        for value, axis, name, operator in _gone_through(node):
+            if is_batch(value, axis):
+                reason = "it goes step by step through the input's first axis, which is taken for the batch"
+                yield UnsupportedNodeError(name, operator, reason, _BATCH_FIRST)
+        x = node.inputs[0] if node.op_type == "Softmax" and node.domain == "" else None
+        if x is None:
+            continue
+        written = node.attributes.get("axis")
+        reason = ""
+        if is_batch(x, written.as_int() if written is not None else -1):
+            reason = "it normalises over the input's first axis, which is taken for the batch"
+        elif is_batch(x, -2):
+            made = made or _made_of(nodes, sources)
+            if any(v in made for v in _weighed(node)):
+                reason = "rows of the input's first axis, which is taken for the batch, look at each other in it"
+        if reason:
+            yield UnsupportedNodeError(label(node), describe(node), reason, _BATCH_FIRST)
+
+
+#: Operators between the shares of an attention and the product with the values.
+_BETWEEN = {"Dropout", "Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Mul", "Where"}
+
+
+def _weighed(softmax: ir.Node) -> list[ir.Value]:
+    """What the rows of a Softmax weigh in a MatMul: the same values for each of its rows."""
+    queue, seen, found = [softmax.outputs[0]], 0, []
+    while queue and seen < 16:
+        shares = queue.pop(0)
+        for reader in shares.consumers():
+            seen += 1
+            if reader.op_type == "MatMul" and reader.domain == "" and reader.inputs[0] is shares:
+                found += [x for x in reader.inputs[1:] if x is not None]
+            elif reader.op_type in _BETWEEN:
+                queue.append(reader.outputs[0])
+    return found
+
+
+def _made_of(nodes: Sequence[ir.Node], sources: Iterable[ir.Value]) -> set[ir.Value]:
+    """Float tensors that are computed of the sources, by more than their sizes."""
+    found = set(sources)
+    for node in nodes:
+        if any(x in found for x in operands(node)):
+            found.update(y for y in node.outputs if is_float(y))
+    return found
 
 
 def _gone_through(node: ir.Node) -> list[tuple[ir.Value, int, str, str]]:

@@ -6,7 +6,7 @@ arXiv 1905.00780, with every operator's own bias in place of the network's param
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -96,7 +96,11 @@ class Term:
 
 
 def bias_terms(
-    op: Builder, adjoints: Adjoints, sources: dict[ir.Value, Labels], lookup: BiasLookup = biases
+    op: Builder,
+    adjoints: Adjoints,
+    sources: dict[ir.Value, Labels],
+    lookup: BiasLookup = biases,
+    refused: list[UnsupportedNodeError] | None = None,
 ) -> list[Term]:
     """All bias terms of a reverse sweep, in forward order.
 
@@ -105,6 +109,7 @@ def bias_terms(
         adjoints: The sweep.
         sources: The attributed tensors with their axes.
         lookup: The bias rules that belong to the sweep's own rules; those of plain gradients by default.
+        refused: Where to put what would be raised, to go on without that node's terms.
 
     Raises:
         UnsupportedNodeError: An operator has a gradient rule and no bias rule.
@@ -114,7 +119,7 @@ def bias_terms(
     spatial_input = any(len(labels) > 2 for labels in sources.values())
     terms = []
     for node in adjoints.nodes:
-        for part in _node_bias(op, node, lookup):
+        for part in _node_bias(op, node, lookup, refused):
             tensor = node.outputs[part.output]
             adjoint = adjoints.of.get(tensor)
             if adjoint is None:
@@ -145,13 +150,18 @@ def placing(value: ir.Value, labels: Labels, wanted: set[str]) -> Unfolding | No
     return unfolding(labels, dims(value)) if all(found[name] == 1 for name in wanted) else None
 
 
-def _node_bias(op: Builder, node: Primal, lookup: BiasLookup) -> list[Bias]:
-    entry = lookup(node, op.opset)
-    if entry is None:
-        raise UnsupportedNodeError(
-            node.name, describe(node.ir), "there is no bias rule for this operator", "use a method without bias terms"
-        )
-    return list(entry.rule(op, node))
+def _node_bias(op: Builder, node: Primal, lookup: BiasLookup, refused: list[UnsupportedNodeError] | None) -> list[Bias]:
+    try:
+        entry = lookup(node, op.opset)
+        if entry is None:
+            reason = "there is no bias rule for this operator"
+            raise UnsupportedNodeError(node.name, describe(node.ir), reason, "use a method without bias terms")
+        return list(entry.rule(op, node))
+    except UnsupportedNodeError as refusal:
+        if refused is None:
+            raise
+        refused.append(refusal)
+        return []
 
 
 # ----- terms of which the samples cannot be told apart ------------------------------------------------
@@ -165,18 +175,23 @@ def any_astray(terms: Iterable[Term]) -> bool:
     Raises:
         UnsupportedNodeError: There is, and the model takes a fixed number of samples at a time.
     """
-    term = next((t for t in terms if t.samples is None), None)
-    if term is None:
-        return False
-    count = (dims(term.source) or (None,))[0]
-    if isinstance(count, int):
-        raise UnsupportedNodeError(
-            term.node,
-            term.operator,
-            f"which axis of '{term.tensor}' counts the samples cannot be told, and the model takes {count} at a time",
-            "export it with an open batch, or with a batch of 1",
-        )
-    return True
+    terms = list(terms)
+    for refusal in astray_refusals(terms):
+        raise refusal
+    return any(t.samples is None for t in terms)
+
+
+def astray_refusals(terms: Iterable[Term]) -> Iterator[UnsupportedNodeError]:
+    """All that :func:`any_astray` refuses."""
+    for term in terms:
+        count = (dims(term.source) or (None,))[0]
+        if isinstance(count, int) and term.samples is None:
+            yield UnsupportedNodeError(
+                term.node,
+                term.operator,
+                f"which axis of '{term.tensor}' counts the samples cannot be told, and the model takes {count} at a time",
+                "export it with an open batch, or with a batch of 1",
+            )
 
 
 def refuse_astray(astray: bool) -> None:

@@ -146,7 +146,7 @@ def explained(
             signed=e.signed,
             explain=again,
             complete=None if e.residual is None else e.residual.relative,
-            head=e.head,
+            head=explainer.head,
             origin=Origin(name, options, output, head, layout),
         )
     return replace(result, seconds=(time.perf_counter() - start) / len(samples))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attention_nets import attention_net
 from command_line import array, call, refused, saved, table_model, token_model
+from loop_nets import recurrent_net
 from tiny_models import model, node
 
 from onnxplain.models import demo_model
@@ -33,7 +35,7 @@ def test_an_obstacle_is_named_and_the_answer_is_no(tmp_path: Path) -> None:
     result = call("check", obstructed(tmp_path))
     assert result.exit_code == 1
     assert "org.example::Mystery" in result.stdout
-    assert "no: 1 node without a sound rule" in result.stdout
+    assert "no: 1 node in the way of an explanation" in result.stdout
     assert result.stderr == ""
 
 
@@ -86,3 +88,25 @@ def test_a_provider_profile(tmp_path: Path) -> None:
     assert (report["profile"], report["fallbacks"]) == ("tensorrt", [])
     assert "profile 'gpu' is not known" in refused("check", demo_model(), "--provider-profile", "gpu")
     assert "it searches" in refused("check", demo_model(), "--provider-profile", "web", "-m", "nonlinear_saliency")
+
+
+def test_samples_that_see_each_other(tmp_path: Path) -> None:
+    """The sentence of `check` is that of `explain`."""
+    path = saved(attention_net(), tmp_path / "steps_first.onnx")
+    result = call("check", path)
+    assert result.exit_code == 1
+    assert "no: 1 node in the way of an explanation" in result.stdout
+    said = refused("explain", path, array(tmp_path / "x.npy", np.ones((5, 3, 4), np.float32)))
+    (obstacle,) = json.loads(call("check", path, "--json").stdout)["obstacles"]
+    assert f"node '{obstacle['node']}' (Softmax): {obstacle['reason']}; {obstacle['remedy']}" in said
+
+
+def test_one_method_and_all(tmp_path: Path) -> None:
+    """Three samples in a Loop whose steps may be three: full-gradient terms cannot be given per sample."""
+    path = saved(recurrent_net(("Loop",), 3), tmp_path / "three.onnx")
+    general, asked = call("check", path), call("check", path, "--method", "fullgrad")
+    assert (general.exit_code, asked.exit_code) == (0, 1)
+    assert "no full-gradient terms at: " in general.stdout
+    assert "not defined at the nodes named above" in " ".join(general.stdout.split())
+    assert "in the way of fullgrad" in asked.stdout
+    assert "'fullgrat'" in refused("check", path, "--method", "fullgrat")

@@ -24,6 +24,7 @@ from command_line import (
     token_model,
     two_inputs,
 )
+from tiny_models import forest
 
 from onnxplain.engine.explanation import Explanation
 from onnxplain.engine.render.png import read_text
@@ -60,6 +61,17 @@ def test_prints_target_score_residual_and_terms() -> None:
         assert word in result.stdout
     assert "\x1b" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_probabilities_of_trees_are_not_called_logits(tmp_path: Path) -> None:
+    """What a tree ensemble answers is printed under the output's name, and as what it is in JSON."""
+    path, x = saved(forest(), tmp_path / "forest.onnx"), array(tmp_path / "x.npy", np.ones((1, 2), np.float32))
+    printed = call("explain", path, x, "--method", "occlusion").stdout
+    assert "forest.onnx: output of 'probabilities'" in printed
+    assert "score   0.8 (output)" in printed
+    assert "logit" not in printed
+    (told,) = document(path, x, "--method", "occlusion")["methods"]
+    assert told["head"] == "output"
 
 
 def test_score_is_the_models_own_and_the_terms_add_up_to_it() -> None:

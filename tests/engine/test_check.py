@@ -10,11 +10,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from attention_nets import attention_net
+from loop_nets import recurrent_net
 from onnx import TensorProto, helper
 from tiny_models import fullgrad_net, model, node
 
 import onnxplain as ox
-from onnxplain.engine.errors import BlockedGradientError, InputError, ModelFileError, TargetError
+from onnxplain.engine.errors import BlockedGradientError, InputError, ModelFileError, OnnxplainError, TargetError
 
 
 def test_a_model_that_can_be_explained() -> None:
@@ -263,3 +265,105 @@ def test_what_does_not_depend_on_an_input_is_told_apart_from_what_is_blocked() -
     e = ox.explain(proto, FEEDS, method="gradient", output="y", target=0)
     assert e.blocked == ()
     assert any("the target does not depend on 'z'" in note for note in e.notes)
+
+
+# ----- samples: which axis counts them, and whether they see each other -------------------------------
+
+
+def pooled() -> onnx.ModelProto:
+    """A mean over the first axis: the answer's samples are the second one."""
+    nodes = [node("ReduceMean", "x axis", "y", keepdims=0)]
+    return model(nodes, {"x": ["T", "N", 3]}, {"y": ["N", 3]}, {"axis": np.array([0])})
+
+
+def over_samples() -> onnx.ModelProto:
+    nodes = [node("Softmax", "x", "s", axis=0), node("Exp", "s", "e"), node("Softmax", "e", "y", axis=0)]
+    return model(nodes, {"x": ["N", 3]}, {"y": ["N", 3]})
+
+
+MIXED = {
+    "loop": recurrent_net(("Loop",), time_major=True),
+    "scan": recurrent_net(("Scan",), time_major=True),
+    "attention": attention_net(),
+    "softmax": over_samples(),
+    "pooled": pooled(),
+}
+
+
+@pytest.mark.parametrize("method", ["gradient", "fullgrad", "occlusion"])
+@pytest.mark.parametrize("name", MIXED)
+def test_what_refuses_all_methods_is_told_with_and_without_one(name: str, method: str) -> None:
+    with pytest.raises(OnnxplainError) as refused:
+        ox.compile(MIXED[name], method=method, providers=["reference"])
+    for asked in (None, method):
+        report = ox.check(MIXED[name], method=asked)
+        assert not report.ok
+        said = [f"node '{o.node}' ({o.operator}): {o.reason}; {o.remedy}" for o in report.obstacles]
+        assert str(refused.value) in [*said, report.problem]
+
+
+def test_all_places_where_samples_see_each_other_are_told_at_once() -> None:
+    assert [o.node for o in ox.check(over_samples()).obstacles] == ["s_node", "y_node"]
+
+
+def test_terms_whose_samples_cannot_be_told_stand_in_the_way_of_some_methods() -> None:
+    """How often the Loop runs is not known, so that the steps might be three as well as the samples."""
+    proto = recurrent_net(("Loop",), 3)
+    with pytest.raises(OnnxplainError) as refused:
+        ox.compile(proto, method="fullgrad", providers=["reference"])
+    report = ox.check(proto)
+    assert report.ok
+    assert str(refused.value) in [f"node '{o.node}' ({o.operator}): {o.reason}; {o.remedy}" for o in report.incomplete]
+    asked = ox.check(proto, method="fullgrad")
+    assert not asked.ok
+    assert (asked.obstacles, asked.incomplete) == (report.incomplete, [])
+    assert ox.check(proto, method="gradient").ok
+    ox.compile(proto, method="gradient", providers=["reference"])
+
+
+def test_samples_that_go_one_by_one_are_no_obstacle_and_told() -> None:
+    """An added column, where samples stand along the second axis and no inference of shapes tells it."""
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0]), node("Shape", "t", "shape"), node("Max", "shape one", "sizes"),
+        node("Reshape", "t sizes", "hidden"), node("Add", "hidden column", "moved"), node("Shape", "x", "back"),
+        node("Transpose", "moved", "again", perm=[1, 0]), node("Reshape", "again back", "y"),
+    ]  # fmt: skip
+    column = {"one": np.array([1, 1]), "column": np.arange(4.0)[:, None]}
+    proto = model(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, column)
+    for asked in (None, "fullgrad"):
+        report = ox.check(proto, method=asked)
+        assert report.ok and not report.incomplete
+        assert "cannot be told, and a file takes them all at once" in report.notes[0]
+    assert ox.check(fullgrad_net()[0]).notes == []
+
+
+# ----- asked about one method -------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("det_without_rule")
+def test_a_method_that_only_runs_the_model_needs_no_rules() -> None:
+    """Det has a kernel and no rule here."""
+    proto = model([node("Det", "x", "d"), node("Sin", "d", "y")], {"x": ["N", 2, 2]}, {"y": ["N"]})
+    assert not ox.check(proto).ok
+    assert not ox.check(proto, method="integrated_gradients").ok
+    report = ox.check(proto, method="occlusion")
+    assert (report.ok, report.obstacles, report.problem, report.method) == (True, [], "", "occlusion")
+    assert not all(o.gradient for o in report.operators)
+
+
+def test_what_a_method_alone_refuses() -> None:
+    """Attention methods need an attention."""
+    proto = fullgrad_net()[0]
+    report = ox.check(proto, method="attention_rollout")
+    assert not report.ok
+    assert "there is no attention" in report.problem
+    assert ox.check(proto).ok
+
+
+def test_nothing_is_run_for_a_method_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("check opened a session")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    assert ox.check(tokens(), method="integrated_gradients").ok
+    assert ox.check(tokens(), method="fullgrad").ok

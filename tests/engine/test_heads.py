@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tiny_models import model, node
+from tiny_models import forest, model, node
 
 import onnxplain as ox
 from onnxplain.engine.errors import OptionError, TargetError
@@ -180,6 +180,27 @@ def test_how_many_classes_there_are_is_known_when_the_model_runs(count: int, hea
         slope = slope / first
     np.testing.assert_allclose(e.score, (first if head == "probability" else np.log(first))[:, 0], rtol=1e-5)
     np.testing.assert_allclose(e.attributions["x"], slope @ W[:, :count].T, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("head", "word"), [(None, "output"), ("margin", "margin")])
+@pytest.mark.parametrize("reshaped", [False, True])
+def test_the_score_of_a_tree_is_not_called_a_logit(head: str | None, word: str, reshaped: bool) -> None:
+    proto = forest()
+    if reshaped:
+        proto.graph.output[1].name = "flat"
+        proto.graph.node.append(node("Flatten", "probabilities", "flat"))
+    e = ox.explain(proto, X, method="occlusion", head=head)
+    np.testing.assert_allclose(e.score, [0.9, 0.9, 0.9] if head is None else [0.8] * 3, rtol=1e-6)
+    assert (e.head, e.head_note) == (word, "")
+
+
+def test_a_sigmoid_behind_a_tree_has_a_logit_in_front() -> None:
+    proto = forest()
+    proto.graph.output[1].name = "p"
+    proto.graph.node.append(node("Sigmoid", "probabilities", "p"))
+    e = ox.explain(proto, X, method="occlusion")
+    np.testing.assert_allclose(e.score, [0.9] * 3, rtol=1e-6)
+    assert (e.head, "the logit in front of it" in e.head_note) == ("logit", True)
 
 
 def test_margin_needs_an_index() -> None:

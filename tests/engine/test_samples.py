@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import attention_nets
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from attention_nets import attention_net
 from loop_nets import STEPS, recurrent_net
 from onnx import TensorProto, helper
+from tiny_models import model, node
 
 import onnxplain as ox
 from onnxplain.engine.axes import Joined, Labels
@@ -35,6 +38,7 @@ HEADS = Joined((("batch", "N"), (None, 2)))
         ((), (15, 3), 3, None),  # either samples and steps are joined, or 3 is something else
         ((), (None, 3), 3, None),
         ((), (5, 4), None, None),
+        ((), (0, 4), 0, None),  # as malformed files have it
     ],
 )
 def test_what_tells_the_axis(labels: Labels, known: Dims | None, batch: Dim, expected: SampleAxis | None) -> None:
@@ -185,6 +189,62 @@ def test_attention_between_rows_that_pass_for_samples_is_refused() -> None:
         UnsupportedNodeError, match=r"'attention' \(Softmax\): it normalises over the input's first axis"
     ):
         ox.compile(proto, method="gradient")
+
+
+STEPS_FIRST = np.random.default_rng(3).normal(size=(attention_nets.STEPS, 3, attention_nets.WIDTH)).astype(np.float32)
+
+
+def answer(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    run = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(run.run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize("method", ["gradient", "fullgrad", "occlusion"])
+@pytest.mark.parametrize("form", attention_nets.FORMS)
+def test_attention_over_steps_that_come_first_is_refused(form: str, method: str) -> None:
+    """Also where exporters leave every size open, or wrote the number of steps down."""
+    proto = attention_net(form)
+    moved = STEPS_FIRST.copy()
+    moved[0] += 1.0
+    assert np.abs(answer(proto, moved) - answer(proto, STEPS_FIRST))[1:].min() > 0  # all rows look at the first
+    said = r"'shares_node' \(Softmax\): .*first axis, which is taken for the batch.*batch_first=True"
+    with pytest.raises(UnsupportedNodeError, match=said):
+        ox.compile(proto, method=method)
+
+
+@pytest.mark.parametrize("form", attention_nets.FORMS)
+def test_the_same_attention_with_its_samples_first_is_served(form: str) -> None:
+    x = STEPS_FIRST.swapaxes(0, 1)
+    proto = attention_net(form, batch_first=True)
+    np.testing.assert_array_equal(answer(proto, x), answer(attention_net(form), STEPS_FIRST).swapaxes(0, 1))
+    found = ox.explain(proto, x, method="fullgrad", target=(1, 2))
+    assert found.residual.relative.max() < 1e-5  # float32
+    for n in range(len(x)):
+        alone = ox.explain(proto, x[n : n + 1], method="fullgrad", target=(1, 2))
+        np.testing.assert_allclose(alone.attributions["x"][0], found.attributions["x"][n], rtol=1e-4, atol=1e-6)
+
+
+def test_samples_that_weigh_what_is_no_sample_are_served() -> None:
+    """A memory of the model's own, and one whose rows are as many as the samples' features and made of their sizes."""
+    memory = np.random.default_rng(4).normal(size=(4, 2))
+    nodes = [
+        node("Softmax", "x", "shares", axis=-1),
+        node("MatMul", "shares memory", "read"),
+        node("Shape", "x", "sizes"),
+        node("Cast", "sizes", "counts", to=TensorProto.FLOAT),
+        node("Slice", "counts one two", "width"),
+        node("Mul", "memory width", "larger"),
+        node("MatMul", "shares larger", "more"),
+        node("Add", "read more", "y"),
+    ]
+    one_two = {"one": np.asarray([1]), "two": np.asarray([2])}
+    proto = model(nodes, {"x": ["N", 4]}, {"y": ["N", 2]}, {"memory": memory, **one_two})
+    x = np.random.default_rng(5).normal(size=(3, 4)).astype(np.float32)
+    e = np.exp(x)
+    p = e / e.sum(axis=1, keepdims=True)
+    wanted = p * (5 * memory[:, 1] - p @ (5 * memory[:, 1:]))
+    found = ox.explain(proto, x, method="gradient", target=1).attributions["x"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_of_time_major_models_are_there_all_the_same() -> None:

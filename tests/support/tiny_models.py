@@ -53,6 +53,20 @@ def node(op_type: str, inputs: str, outputs: str, **attributes: Any) -> onnx.Nod
     return helper.make_node(op_type, names, outputs.split(), name=f"{outputs.split()[0]}_node", **attributes)
 
 
+def forest() -> onnx.ModelProto:
+    """One stump that gives probabilities: (0.9, 0.1) where x1 <= 0.5, else (0.2, 0.8)."""
+    tree = helper.make_node(
+        "TreeEnsembleClassifier", ["x"], ["label", "probabilities"], domain="ai.onnx.ml", post_transform="NONE",
+        nodes_treeids=[0, 0, 0], nodes_nodeids=[0, 1, 2], nodes_featureids=[1, 0, 0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"], nodes_values=[0.5, 0.0, 0.0], nodes_truenodeids=[1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0], class_treeids=[0, 0, 0, 0], class_nodeids=[1, 1, 2, 2], class_ids=[0, 1, 0, 1],
+        class_weights=[0.9, 0.1, 0.2, 0.8], classlabels_int64s=[0, 1],
+    )  # fmt: skip
+    proto = model([tree], {"x": ["N", 2]}, {"label": ["N"], "probabilities": ["N", 2]}, domains=["ai.onnx.ml"])
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    return proto
+
+
 def fullgrad_net(dtype: int = TensorProto.FLOAT) -> tuple[onnx.ModelProto, Array]:
     """The small convolutional net with a known full-gradient decomposition, and its input."""
     i, j = np.meshgrid(np.arange(4), np.arange(4), indexing="ij")
