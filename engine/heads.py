@@ -63,6 +63,23 @@ def in_words(output: ir.Value, head: Head) -> tuple[str, str]:
     return "output" if unknown else head, note
 
 
+def _votes(output: ir.Value) -> bool:
+    """Whether trees make the answer, and it is probabilities: squashed, or shares that are summed.
+
+    Leaves of boosted trees, whose sum is a logit, are of both signs.
+    See https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleClassifier.html and TreeEnsemble.
+    """
+    node = _end(output)[0].producer()
+    if node is None or node.domain != _CLASSICAL or not node.op_type.startswith("TreeEnsemble"):
+        return False
+    found = {name: attribute.value for name, attribute in node.attributes.items()}
+    if found.get("post_transform", "NONE") not in ("NONE", 0):
+        return True
+    if "leaf_weights" in found:
+        return bool((found["leaf_weights"].numpy() >= 0).all()) and len(set(found.get("leaf_targetids", ()))) > 1
+    return "class_weights" in found and min(found["class_weights"], default=0.0) >= 0
+
+
 def _end(output: ir.Value) -> tuple[ir.Value, list[ir.Node], set[str] | None]:
     """What ``output`` is, neither rounded nor rearranged.
 
@@ -106,10 +123,10 @@ def explained_value(op: Builder, output: ir.Value, head: Head) -> ir.Value:
         head: ``logit`` and ``margin`` give the value in front of a trailing activation (the output itself
             where there is none), in front of its rounding where it is quantised; ``probability`` and
             ``log_probability`` the (log-)softmax of it over axis 1, or the (log-)sigmoid where there is one
-            class only.
+            class only. Trees whose leaves hold shares, or that squash their sum, give probabilities as they are.
 
     Raises:
-        OptionError: Unknown head.
+        OptionError: Unknown head, or the logarithm of trees' shares.
     """
     if head not in HEADS:
         raise OptionError(f"unknown head '{head}'; choose one of {', '.join(HEADS)}")
@@ -119,8 +136,10 @@ def explained_value(op: Builder, output: ir.Value, head: Head) -> ir.Value:
     if head in ("logit", "margin"):
         return logits
     kind = node.op_type if node is not None else None
-    if head == "probability" and kind in ("Softmax", "Sigmoid"):
+    if head == "probability" and (kind in ("Softmax", "Sigmoid") or _votes(output)):
         return output
+    if head == "log_probability" and _votes(output):
+        raise OptionError("the trees' shares may be 0, which has no logarithm; use head='probability'")
     if head == "log_probability" and kind == "LogSoftmax":
         return output
     if kind in ("Softmax", "LogSoftmax") and node is not None and node.inputs[0] is not None:

@@ -203,6 +203,30 @@ def test_a_sigmoid_behind_a_tree_has_a_logit_in_front() -> None:
     assert (e.head, "the logit in front of it" in e.head_note) == ("logit", True)
 
 
+@pytest.mark.parametrize(
+    ("weights", "transform", "expected"),
+    [
+        ([0.9, 0.1, 0.2, 0.8], "NONE", 0.9),  # shares are probabilities
+        ([1.5, -1.5, -2.0, 2.0], "SOFTMAX", softmax(np.array([[1.5, -1.5]]))[0, 0]),  # as the operator gives them
+        ([1.5, -1.5, -2.0, 2.0], "NONE", softmax(np.array([[1.5, -1.5]]))[0, 0]),  # sums of both signs are logits
+    ],
+)
+def test_probabilities_of_trees(weights: list[float], transform: str, expected: float) -> None:
+    proto = forest()
+    for attribute in proto.graph.node[0].attribute:
+        if attribute.name == "class_weights":
+            attribute.floats[:] = weights
+        if attribute.name == "post_transform":
+            attribute.s = transform.encode()
+    e = ox.explain(proto, X, method="occlusion", head="probability", target=0)
+    np.testing.assert_allclose(e.score, [expected] * 3, rtol=1e-6)
+
+
+def test_shares_have_no_logarithm() -> None:
+    with pytest.raises(OptionError, match="may be 0, which has no logarithm; use head='probability'"):
+        ox.explain(forest(), X, method="occlusion", head="log_probability")
+
+
 def test_margin_needs_an_index() -> None:
     with pytest.raises(TargetError, match="margin head needs a class index"):
         ox.explain(net("none"), X, method="gradient", head="margin", target=ox.Target.weights([1.0, 0.0, 0.0]))
