@@ -77,7 +77,10 @@ def _votes(output: ir.Value) -> bool:
         return True
     if "leaf_weights" in found:
         return bool((found["leaf_weights"].numpy() >= 0).all()) and len(set(found.get("leaf_targetids", ()))) > 1
-    return "class_weights" in found and min(found["class_weights"], default=0.0) >= 0
+    weights = found.get("class_weights")
+    if weights is None:  # of doubles, they are a tensor
+        weights = found["class_weights_as_tensor"].numpy() if "class_weights_as_tensor" in found else [-1.0]
+    return min(weights, default=0.0) >= 0
 
 
 def _end(output: ir.Value) -> tuple[ir.Value, list[ir.Node], set[str] | None]:

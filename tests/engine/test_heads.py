@@ -222,6 +222,21 @@ def test_probabilities_of_trees(weights: list[float], transform: str, expected: 
     np.testing.assert_allclose(e.score, [expected] * 3, rtol=1e-6)
 
 
+def test_shares_in_doubles_are_probabilities_too() -> None:
+    proto = forest()
+    attributes = proto.graph.node[0].attribute
+    kept = [a for a in attributes if a.name not in ("class_weights", "nodes_values")]
+    del attributes[:]
+    attributes.extend(kept)
+    for name, values in (("class_weights", [0.9, 0.1, 0.2, 0.8]), ("nodes_values", [0.5, 0.0, 0.0])):
+        tensor = onnx.numpy_helper.from_array(np.array(values), name)
+        attributes.append(onnx.helper.make_attribute(f"{name}_as_tensor", tensor))
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    next(o for o in proto.opset_import if o.domain == "ai.onnx.ml").version = 3  # the first with these attributes
+    e = ox.explain(proto, X.astype(np.float64), method="occlusion", head="probability", target=0)
+    np.testing.assert_allclose(e.score, [0.9] * 3, rtol=1e-6)
+
+
 def test_shares_have_no_logarithm() -> None:
     with pytest.raises(OptionError, match="may be 0, which has no logarithm; use head='probability'"):
         ox.explain(forest(), X, method="occlusion", head="log_probability")
